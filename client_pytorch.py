@@ -1,0 +1,177 @@
+"""Federated learning client in PyTorch: trains on its part of CIFAR-10 or MNIST, on a Raspberry Pi, a Jetson or a laptop.
+
+Start one on each device, with a number of its own and the address that the server printed:
+
+    python3 client_pytorch.py --cid=0 --server_address=192.168.1.10:8080
+    python3 client_pytorch.py --cid=1 --server_address=192.168.1.10:8080
+
+CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards take MNIST and a small CNN instead:
+
+    python3 client_pytorch.py --cid=0 --server_address=192.168.1.10:8080 --mnist
+"""
+
+from __future__ import annotations
+
+import math
+
+from federation.arguments import parse_client
+from federation.connection import stay_connected
+from federation.partitions import Examples, load_partition
+
+import flwr as fl
+import torch
+import torch.nn.functional as F
+from flwr.common import NDArrays, Scalar
+from torch import Tensor, nn
+from tqdm import tqdm
+
+NUM_CLIENTS = 50  # number of partitions of the data set, the same on all clients
+LEARNING_RATE = 1e-3
+TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def small_cnn() -> nn.Module:
+    """Return a CNN for MNIST with 44,426 parameters: LeNet-5 (LeCun et al., 1998) with ReLU and max pooling."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, kernel_size=5),  # [n, 1, 28, 28] -> [n, 6, 24, 24]
+        nn.ReLU(),
+        nn.MaxPool2d(2),  # -> [n, 6, 12, 12]
+        nn.Conv2d(6, 16, kernel_size=5),  # -> [n, 16, 8, 8]
+        nn.ReLU(),
+        nn.MaxPool2d(2),  # -> [n, 16, 4, 4]
+        nn.Flatten(),  # -> [n, 256]
+        nn.Linear(256, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    )
+
+
+def mobilenet() -> nn.Module:
+    """Return MobileNetV3-small (Howard et al., 2019) for CIFAR-10, with two changes for small images and short training."""
+    from torchvision.models import mobilenet_v3_small  # here, because MNIST does without it
+
+    model = mobilenet_v3_small(num_classes=10)
+    model.features[0][0].stride = (1, 1)  # the original halves images five times: 32 x 32 would end as 1 x 1
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.1  # at the original's 0.01, the statistics for evaluation lag epochs behind
+    return model
+
+
+def build_model(dataset: str) -> nn.Module:
+    """Return an untrained model for `dataset`, "mnist" or "cifar10"."""
+    model = small_cnn() if dataset == "mnist" else mobilenet()
+    return model.to(DEVICE, memory_format=torch.channels_last)
+
+
+def to_inputs(images: Tensor) -> Tensor:
+    """Turn uint8 images [n, height, width, channels] into floats from -1 to 1 [n, channels, height, width]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def mirror_half(inputs: Tensor) -> Tensor:
+    """Mirror a random half of the images left to right; not digits, which would turn into other signs."""
+    if inputs.shape[1] == 1:
+        return inputs
+    mirrored = torch.rand(len(inputs), 1, 1, 1, device=inputs.device) < 0.5
+    return torch.where(mirrored, inputs.flip(3), inputs)
+
+
+def train(model: nn.Module, examples: Examples, epochs: int, batch_size: int) -> float:
+    """Train the model in place; return the mean loss per example in the last epoch."""
+    images = torch.from_numpy(examples.images).to(DEVICE)  # uint8 [n, height, width, channels]
+    labels = torch.from_numpy(examples.labels).to(DEVICE)  # int64 [n]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    num_steps = math.ceil(len(labels) / batch_size)
+    model.train()
+    for epoch in range(1, epochs + 1):
+        total_loss = torch.zeros((), device=DEVICE)
+        # Batches of nearly equal size, because BatchNorm cannot work on a last batch of one image.
+        batches = torch.randperm(len(labels), device=DEVICE).tensor_split(num_steps)
+        for batch in tqdm(batches, desc=f"epoch {epoch}", leave=False, disable=None):
+            optimizer.zero_grad()
+            outputs = model(mirror_half(to_inputs(images[batch])))  # [batch, 10]
+            loss = F.cross_entropy(outputs, labels[batch])
+            loss.backward()
+            optimizer.step()
+            total_loss += loss.detach() * len(batch)
+    return total_loss.item() / len(labels)
+
+
+@torch.inference_mode()
+def test(model: nn.Module, examples: Examples) -> tuple[float, float]:
+    """Return the mean loss per example and the accuracy of the model."""
+    images = torch.from_numpy(examples.images)
+    labels = torch.from_numpy(examples.labels)
+    total_loss, correct = 0.0, 0
+    model.eval()
+    for batch_images, batch_labels in zip(images.split(TEST_BATCH_SIZE), labels.split(TEST_BATCH_SIZE)):
+        outputs = model(to_inputs(batch_images.to(DEVICE)))  # [batch, 10]
+        batch_labels = batch_labels.to(DEVICE)
+        total_loss += F.cross_entropy(outputs, batch_labels, reduction="sum").item()
+        correct += (outputs.argmax(1) == batch_labels).sum().item()
+    return total_loss / len(labels), correct / len(labels)
+
+
+def shared_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return what clients and server exchange: weights and BatchNorm statistics, by name, in order.
+
+    BatchNorm's batch counters stay out: they are integers, an average would make floats of them.
+    """
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+
+
+def get_parameters(model: nn.Module) -> NDArrays:
+    """Return the model as a list of arrays."""
+    return [tensor.cpu().numpy() for tensor in shared_state(model).values()]
+
+
+def set_parameters(model: nn.Module, parameters: NDArrays) -> None:
+    """Set the model from a list of arrays; raises ValueError or RuntimeError if they are those of another model."""
+    names = shared_state(model).keys()
+    if len(names) != len(parameters):
+        raise ValueError(f"the model has {len(names)} arrays, but the server sent {len(parameters)}")
+    state = {name: torch.from_numpy(array) for name, array in zip(names, parameters)}
+    model.load_state_dict(state, strict=False)  # not strict: the batch counters are missing
+
+
+class FlowerClient(fl.client.NumPyClient):
+    """What Flower calls on the device: each round `fit`, then `evaluate`."""
+
+    def __init__(self, model: nn.Module, train_set: Examples, validation_set: Examples) -> None:
+        self.model = model
+        self.train_set = train_set
+        self.validation_set = validation_set
+
+    def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:
+        """Return the untrained model; the server asks one client for it before the first round."""
+        return get_parameters(self.model)
+
+    def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
+        """Train the global model on this client's images; return the result and how many images there were."""
+        set_parameters(self.model, parameters)
+        loss = train(self.model, self.train_set, config["epochs"], config["batch_size"])
+        return get_parameters(self.model), len(self.train_set.labels), {"train_loss": loss}
+
+    def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
+        """Test the global model on images of this client that it does not train on."""
+        set_parameters(self.model, parameters)
+        loss, accuracy = test(self.model, self.validation_set)
+        return loss, len(self.validation_set.labels), {"accuracy": accuracy}
+
+
+def main() -> None:
+    """Load this client's partition, build the model, and take part in the server's rounds."""
+    args = parse_client(__doc__, NUM_CLIENTS)
+    torch.set_num_threads(1)  # models this small gain little from more, and clients that share a machine lose a lot
+    train_set, validation_set = load_partition(args.dataset, args.cid, args.num_clients, args.data_dir)
+    client = FlowerClient(build_model(args.dataset), train_set, validation_set)
+    stay_connected(client, args)
+
+
+if __name__ == "__main__":
+    main()

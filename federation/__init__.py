@@ -1,0 +1,29 @@
+"""What the server and the clients share, so that the scripts stay short.
+
+Import this package before flwr, torch or tensorflow: it sets defaults that they read once, when they
+are imported. Each one can be overridden from the environment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+_DEFAULTS = {
+    "FLWR_TELEMETRY_ENABLED": "0",  # no usage reports to Flower; without internet they delay the exit by minutes
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRPC_ENABLE_FORK_SUPPORT": "0",  # on Python 3.8 gRPC's fork handlers hang one exit in four
+    "TF_CPP_MIN_LOG_LEVEL": "2",  # TensorFlow's banners off, its errors on
+}
+
+for _name, _value in _DEFAULTS.items():
+    os.environ.setdefault(_name, _value)
+
+
+def _is_worth_showing(record: logging.LogRecord) -> bool:
+    """Keep Flower's warnings and errors; drop its progress lines and the banner that start_server is deprecated."""
+    banner = str(record.msg).startswith(("DEPRECATED FEATURE", "FEATURE UPDATE"))
+    return record.levelno >= logging.WARNING and not banner
+
+
+logging.getLogger("flwr").addFilter(_is_worth_showing)

@@ -1,0 +1,229 @@
+"""Cut CIFAR-10 or MNIST into partitions and load the one that belongs to a client.
+
+To prepare partitions on a laptop, then copy the folder `data` to devices without internet:
+
+    python -m federation.partitions --cid 0 1 2 --mnist
+    python -m federation.partitions --cid 0 1 2 --num_clients 10
+
+The folder holds each data set as the Hugging Face Hub lays it out, and beside it what was cut from it:
+
+    data/mnist/train-00000-of-00001.parquet    found there, or downloaded
+    data/mnist/50/7.npz                        partition 7 of 50
+    data/mnist/test.npz                        the test split, for the server
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple, Sequence
+
+import numpy as np
+
+from federation.arguments import ArgumentParser, add_data_dir, dataset_name, whole_number
+from federation.files import replaced
+
+HUB_TIMEOUT = 20  # seconds after which a Hub that does not answer counts as out of reach
+
+
+class Source(NamedTuple):
+    """Where a data set comes from and what its images look like."""
+
+    hub_name: str
+    image_column: str
+    image_shape: tuple[int, int, int]  # height, width, channels
+
+
+SOURCES = {
+    "cifar10": Source("uoft-cs/cifar10", "img", (32, 32, 3)),
+    "mnist": Source("ylecun/mnist", "image", (28, 28, 1)),
+}
+
+
+class Examples(NamedTuple):
+    """Images and their labels; how many there are is `len(examples.labels)`."""
+
+    images: np.ndarray  # uint8 [n, height, width, channels]
+    labels: np.ndarray  # int64 [n], 0 to 9
+
+
+class DataError(Exception):
+    """The data cannot be had; the message names the file or folder at fault."""
+
+
+def load_partition(dataset: str, cid: int, num_clients: int, data_dir: Path) -> tuple[Examples, Examples]:
+    """Return partition `cid` of `num_clients`: 90 % to train on and 10 % to validate on.
+
+    It is the partition that flwr-datasets' FederatedDataset would give for `num_clients` IID partitions,
+    so the same cid means the same images on every device. If its file is not there yet, a process of its
+    own makes it. Ends this process, after a message, if that fails.
+    """
+    path = _partition_file(dataset, cid, num_clients, data_dir)
+    images, labels = _load(path, dataset, data_dir, "--cid", str(cid), "--num_clients", str(num_clients))
+    num_train = len(labels) - max(1, len(labels) // 10)
+    return Examples(images[:num_train], labels[:num_train]), Examples(images[num_train:], labels[num_train:])
+
+
+def load_test_split(dataset: str, data_dir: Path) -> Examples:
+    """Return the test split of the data set, made and kept like a partition."""
+    return _load(_test_file(dataset, data_dir), dataset, data_dir, "--test")
+
+
+def prepare(dataset: str, cids: Sequence[int], num_clients: int, data_dir: Path, test: bool = False) -> None:
+    """Make the files of the partitions `cids` of `num_clients`, and the test split's if `test`.
+
+    Only the images of these partitions are decoded; files that are there and whole are kept. Raises
+    DataError if the data set is neither in `data_dir` nor to be had from the Hub, or if it is damaged.
+    """
+    from filelock import FileLock
+
+    folder = data_dir / dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [(_partition_file(dataset, cid, num_clients, data_dir), cid) for cid in cids]
+    wanted += [(_test_file(dataset, data_dir), None)] if test else []
+    with FileLock(folder / ".lock"):  # two clients on one machine: one downloads, the other finds the files
+        for path, cid in wanted:
+            if _read(path, dataset) is None:
+                files = _parquet_files(dataset, folder, split="test" if cid is None else "train")
+                examples = _decode(files, SOURCES[dataset], cid, num_clients)
+                with replaced(path) as file:
+                    np.savez(file, images=examples.images, labels=examples.labels)
+            print(f"{path} is ready", flush=True)
+
+
+def _partition_file(dataset: str, cid: int, num_clients: int, data_dir: Path) -> Path:
+    return data_dir / dataset / str(num_clients) / f"{cid}.npz"
+
+
+def _test_file(dataset: str, data_dir: Path) -> Path:
+    return data_dir / dataset / "test.npz"
+
+
+def _load(path: Path, dataset: str, data_dir: Path, *wanted: str) -> Examples:
+    """Read `path`; if that fails, let `python -m federation.partitions` make it first."""
+    examples = _read(path, dataset)
+    if examples is None:
+        # In a process of its own, because datasets, pandas and pyarrow never leave a process: 130 MB.
+        command = [sys.executable, "-m", "federation.partitions", *wanted, "--data_dir", str(data_dir.resolve())]
+        command += ["--mnist"] if dataset == "mnist" else []
+        child = subprocess.run(command, cwd=Path(__file__).parents[1])
+        if child.returncode != 0:
+            sys.exit(child.returncode)
+        examples = _read(path, dataset)
+    return examples
+
+
+def _read(path: Path, dataset: str) -> Examples | None:
+    """Return what is in `path`, or None if it is missing or damaged (the archive has checksums)."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            examples = Examples(arrays["images"], arrays["labels"])
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        print(f"{path} is damaged ({error}): making it again", file=sys.stderr, flush=True)
+        return None
+    shape = (len(examples.labels), *SOURCES[dataset].image_shape)
+    if examples.images.shape != shape or (examples.images.dtype, examples.labels.dtype) != (np.uint8, np.int64):
+        print(f"{path} does not hold {dataset} images: making it again", file=sys.stderr, flush=True)
+        return None
+    return examples
+
+
+def _parquet_files(dataset: str, folder: Path, split: str) -> list[str]:
+    """Return the files of a split in `folder`, downloaded if there are none."""
+    if not any(folder.glob(f"{split}-*.parquet")):
+        _download(dataset, folder)
+    return sorted(str(path) for path in folder.glob(f"{split}-*.parquet"))
+
+
+def _download(dataset: str, folder: Path) -> None:
+    """Download the parquet files of the data set from the Hugging Face Hub into `folder`."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    hub_name = SOURCES[dataset].hub_name
+    advice = (
+        f"There is no {dataset} in {folder}, and the Hugging Face Hub does not give it ({{reason}}).\n"
+        f"Connect this machine to the internet, or copy the data set's train-*.parquet and test-*.parquet into that "
+        f"folder, or prepare partitions on another machine: python -m federation.partitions --help"
+    )
+
+    def give_up() -> None:  # a name server that does not answer can hold a request for minutes
+        print(advice.format(reason=f"no answer in {HUB_TIMEOUT} s"), file=sys.stderr, flush=True)
+        os._exit(1)
+
+    watchdog = threading.Timer(HUB_TIMEOUT, give_up)
+    watchdog.start()
+    try:
+        siblings = HfApi().dataset_info(hub_name, timeout=HUB_TIMEOUT).siblings
+        watchdog.cancel()
+        print(f"downloading {hub_name} from the Hugging Face Hub into {folder}", flush=True)
+        staging = folder / ".download"  # an interrupted download goes on here
+        for name in (sibling.rfilename for sibling in siblings):
+            if name.endswith(".parquet"):
+                hf_hub_download(hub_name, name, repo_type="dataset", local_dir=staging)
+                os.replace(staging / name, folder / Path(name).name)
+        shutil.rmtree(staging)
+    except Exception as error:  # whatever the Hub's client raises: no network, no such name, no answer
+        raise DataError(advice.format(reason=f"{type(error).__name__}: {error}".splitlines()[0])) from error
+    finally:
+        watchdog.cancel()
+
+
+def _decode(files: list[str], source: Source, cid: int | None, num_clients: int) -> Examples:
+    """Decode partition `cid` of the examples in `files`, or all of them if `cid` is None."""
+    import datasets
+    from flwr_datasets.partitioner import IidPartitioner
+
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            rows = datasets.Dataset.from_parquet(files, cache_dir=cache)
+            if cid is not None:
+                partitioner = IidPartitioner(num_partitions=num_clients)
+                partitioner.dataset = rows.shuffle(seed=42)  # FederatedDataset shuffles with this seed
+                rows = partitioner.load_partition(cid)
+            images = np.empty((len(rows), *source.image_shape), dtype=np.uint8)
+            labels = np.empty(len(rows), dtype=np.int64)
+            for i, row in enumerate(rows):
+                images[i] = np.asarray(row[source.image_column]).reshape(source.image_shape)
+                labels[i] = row["label"]
+        except Exception as error:  # each layer below raises errors of its own: Arrow, PNG, missing columns
+            raise DataError(f"Cannot read {', '.join(files)}: damaged? ({type(error).__name__}: {error})") from error
+    if len(labels) < 2:
+        raise DataError(f"{num_clients} partitions are too many: partition {cid} has {len(labels)} images")
+    return Examples(images, labels)
+
+
+def main() -> None:
+    """Prepare the partitions that the command line asks for."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--cid", type=whole_number(0), nargs="+", default=[], help="the partitions to prepare")
+    parser.add_argument(
+        "--num_clients", type=whole_number(1), default=50, help="number of partitions (default: %(default)s)"
+    )
+    parser.add_argument("--test", action="store_true", help="prepare the test split too")
+    parser.add_argument("--mnist", action="store_true", help="MNIST (default: CIFAR-10)")
+    add_data_dir(parser)
+    args = parser.parse_args()
+    if not args.cid and not args.test:
+        parser.error("nothing to do: give --cid, --test or both")
+    if args.cid and max(args.cid) >= args.num_clients:
+        parser.error(f"argument --cid: must be from 0 to {args.num_clients - 1}, not {max(args.cid)}")
+    try:
+        prepare(dataset_name(args), args.cid, args.num_clients, args.data_dir, args.test)
+    except (DataError, OSError) as error:
+        sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
