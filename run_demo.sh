@@ -39,4 +39,5 @@ for cid in 0 1; do
         --server_address "127.0.0.1:$port" > "$results/client_$cid.log" 2>&1 &
 done
 wait "$server"
+wait # for the clients, which end by themselves
 echo "== done in $SECONDS s: see $results/history.png, rounds.csv, clients.csv"

@@ -97,7 +97,10 @@ def parse_args() -> argparse.Namespace:
         help="where to listen, HOST:PORT (default: %(default)s, all IPv4 addresses of this machine)",
     )
     parser.add_argument(
-        "--epochs", type=whole_number(1), default=3, help="passes of a client over its data in a round (default: %(default)s)"
+        "--epochs",
+        type=whole_number(1),
+        default=3,
+        help="passes of a client over its data in a round (default: %(default)s)",
     )
     parser.add_argument(
         "--batch_size", type=whole_number(1), default=16, help="images per training step (default: %(default)s)"

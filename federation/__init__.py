@@ -13,7 +13,7 @@ _DEFAULTS = {
     "FLWR_TELEMETRY_ENABLED": "0",  # no usage reports to Flower; without internet they delay the exit by minutes
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRPC_ENABLE_FORK_SUPPORT": "0",  # on Python 3.8 gRPC's fork handlers hang one exit in four
-    "TF_CPP_MIN_LOG_LEVEL": "2",  # TensorFlow's banners off, its errors on
+    "TF_CPP_MIN_LOG_LEVEL": "2",  # most of TensorFlow's greetings off, its errors on
 }
 
 for _name, _value in _DEFAULTS.items():

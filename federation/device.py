@@ -83,6 +83,8 @@ class ReportingClient(NumPyClient):
         return {**metrics, **self.identity, "seconds": round(seconds, 3), **vital_signs()}
 
 
-def _print_line(task: str, config: dict[str, Scalar], num_examples: int, seconds: float, metrics: dict[str, Scalar]) -> None:
+def _print_line(
+    task: str, config: dict[str, Scalar], num_examples: int, seconds: float, metrics: dict[str, Scalar]
+) -> None:
     figures = "".join(f", {name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
     print(f"round {config['server_round']}: {task} on {num_examples} examples{figures}, {seconds:.1f} s", flush=True)

@@ -25,10 +25,10 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
-import numpy as np
-
 from federation.arguments import ArgumentParser, add_data_dir, dataset_name, whole_number
 from federation.files import replaced
+
+import numpy as np
 
 HUB_TIMEOUT = 20  # seconds after which a Hub that does not answer counts as out of reach
 
@@ -169,7 +169,7 @@ def _download(dataset: str, folder: Path) -> None:
         for name in (sibling.rfilename for sibling in siblings):
             if name.endswith(".parquet"):
                 hf_hub_download(hub_name, name, repo_type="dataset", local_dir=staging)
-                os.replace(staging / name, folder / Path(name).name)
+                (staging / name).replace(folder / Path(name).name)
         shutil.rmtree(staging)
     except Exception as error:  # whatever the Hub's client raises: no network, no such name, no answer
         raise DataError(advice.format(reason=f"{type(error).__name__}: {error}".splitlines()[0])) from error
@@ -185,8 +185,11 @@ def _decode(files: list[str], source: Source, cid: int | None, num_clients: int)
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as cache:
         try:
-            rows = datasets.Dataset.from_parquet(files, cache_dir=cache)
+            # In memory, because Windows cannot delete a cache that is still mapped.
+            rows = datasets.Dataset.from_parquet(files, cache_dir=cache, keep_in_memory=True)
             if cid is not None:
+                if 2 * num_clients > len(rows):
+                    raise DataError(f"{num_clients} partitions of {len(rows)} images: some would have less than two")
                 partitioner = IidPartitioner(num_partitions=num_clients)
                 partitioner.dataset = rows.shuffle(seed=42)  # FederatedDataset shuffles with this seed
                 rows = partitioner.load_partition(cid)
@@ -195,10 +198,10 @@ def _decode(files: list[str], source: Source, cid: int | None, num_clients: int)
             for i, row in enumerate(rows):
                 images[i] = np.asarray(row[source.image_column]).reshape(source.image_shape)
                 labels[i] = row["label"]
+        except DataError:
+            raise
         except Exception as error:  # each layer below raises errors of its own: Arrow, PNG, missing columns
             raise DataError(f"Cannot read {', '.join(files)}: damaged? ({type(error).__name__}: {error})") from error
-    if len(labels) < 2:
-        raise DataError(f"{num_clients} partitions are too many: partition {cid} has {len(labels)} images")
     return Examples(images, labels)
 
 

@@ -1,4 +1,6 @@
-"""What a run leaves behind: one line per round on the terminal, and the folder of results.
+"""What a run leaves behind: one line per round on the terminal, and a folder of results.
+
+The folder holds:
 
     rounds.csv     one row per round
     clients.csv    one row per client and round
@@ -13,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from federation.files import replaced
+
+import numpy as np
 
 ROUND_COLUMNS = (
     "round", "clients", "failures", "loss", "accuracy", "central_loss", "central_accuracy", "seconds",

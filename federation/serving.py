@@ -8,14 +8,14 @@ import socket
 import sys
 import traceback
 
-from flwr.server import Server, ServerConfig, SimpleClientManager, start_server
-from flwr.server.client_proxy import ClientProxy
-from flwr.server.history import History
-
 from federation.arguments import split_address
 from federation.connection import MAX_MESSAGE_BYTES
 from federation.report import draw_history
 from federation.strategy import DeviceFedAvg
+
+from flwr.server import Server, ServerConfig, SimpleClientManager, start_server
+from flwr.server.client_proxy import ClientProxy
+from flwr.server.history import History
 
 MAX_CLIENTS = 1000  # as many connections as Flower's gRPC server can hold
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+from federation.report import Report
+
 from flwr.common import (
+    EvaluateIns,
     EvaluateRes,
     FitIns,
     FitRes,
@@ -17,7 +20,6 @@ from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
 
-from federation.report import Report
 
 def weighted_average(results: list[tuple[int, Metrics]]) -> Metrics:
     """Average every metric over the clients that report it as a finite number, weighted by their examples."""
@@ -80,6 +82,20 @@ class DeviceFedAvg(FedAvg):
         if result is not None:
             self.report.add_central_evaluation(loss=result[0], accuracy=result[1]["accuracy"])
         return result
+
+    def num_evaluation_clients(self, num_available_clients: int) -> tuple[int, int]:
+        """Return how many clients evaluate, and that one is enough: only the training waits for the minimum."""
+        sample_size, _ = super().num_evaluation_clients(num_available_clients)
+        return sample_size, 1
+
+    def configure_evaluate(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, EvaluateIns]]:
+        """Sample the clients that evaluate the new global model; if all have left, the round ends without that."""
+        if client_manager.num_available() == 0:
+            self.aggregate_evaluate(server_round, [], [])
+            return []
+        return super().configure_evaluate(server_round, parameters, client_manager)
 
     def aggregate_evaluate(
         self,

@@ -1,0 +1,177 @@
+"""Federated learning client in TensorFlow, for a Raspberry Pi, a Jetson or a laptop: trains on its part of the images.
+
+Start one on each device, with a number of its own and the address that the server printed:
+
+    python3 client_tf.py --cid=0 --server_address=192.168.1.10:8080
+    python3 client_tf.py --cid=1 --server_address=192.168.1.10:8080
+
+CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards take MNIST and a small CNN instead:
+
+    python3 client_tf.py --cid=0 --server_address=192.168.1.10:8080 --mnist
+"""
+
+from __future__ import annotations
+
+import sys
+
+from federation.arguments import parse_client
+from federation.connection import stay_connected
+from federation.partitions import Examples, load_partition
+
+import flwr as fl
+import tensorflow as tf
+from flwr.common import NDArrays, Scalar
+from tensorflow import keras
+
+NUM_CLIENTS = 50  # number of partitions of the data set, the same on all clients
+LEARNING_RATE = {"cifar10": 1e-3, "mnist": 3e-3}  # at its peak
+TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
+
+
+def small_cnn() -> keras.Model:
+    """Return a CNN for MNIST with 44,426 parameters: LeNet-5 (LeCun et al., 1998) with ReLU and max pooling."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),  # uint8 from 0 to 255 -> -1 to 1
+            keras.layers.Conv2D(6, kernel_size=5, activation="relu"),  # [n, 28, 28, 1] -> [n, 24, 24, 6]
+            keras.layers.MaxPooling2D(),  # -> [n, 12, 12, 6]
+            keras.layers.Conv2D(16, kernel_size=5, activation="relu"),  # -> [n, 8, 8, 16]
+            keras.layers.MaxPooling2D(),  # -> [n, 4, 4, 16]
+            keras.layers.Flatten(),  # -> [n, 256]
+            keras.layers.Dense(120, activation="relu"),
+            keras.layers.Dense(84, activation="relu"),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def mobilenet() -> keras.Model:
+    """Return MobileNetV3-small (Howard et al., 2019), adapted to small images and few training steps.
+
+    It takes pixels from 0 to 255: Keras has built the preprocessing into the model.
+    """
+    original = keras.applications.MobileNetV3Small(input_shape=(32, 32, 3), weights=None, classes=10)
+    names = [layer.name.lower() for layer in original.layers]
+
+    def adapted(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        block = layer.name.lower().partition("project")[0]  # such as expanded_conv_2_
+        if layer.name.lower() == "conv":
+            config["strides"] = 1  # the original halves images five times: 32 x 32 would end as 1 x 1
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["momentum"] = 0.9  # the original's 0.999 leaves the statistics for evaluation behind for epochs
+            if block + "add" in names:
+                config["gamma_initializer"] = "zeros"  # each block starts as identity: averages well from round 1
+        return layer.__class__.from_config(config)
+
+    return keras.models.clone_model(original, clone_function=adapted)
+
+
+def build_model(dataset: str) -> keras.Model:
+    """Return an untrained model for `dataset`, "mnist" or "cifar10"."""
+    model = small_cnn() if dataset == "mnist" else mobilenet()
+    model.compile(
+        optimizer=keras.optimizers.Adam(weight_decay=0.01),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,  # compiling takes longer than a short training gains, and 1 GB
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mirror a random half of the images [n, height, width, channels] and shift all of them by up to 3 pixels."""
+    shift = tf.random.uniform([2], -3, 4, dtype=tf.int32)
+    return tf.roll(tf.image.random_flip_left_right(images), shift, axis=[1, 2]), labels
+
+
+class OneCycle(keras.callbacks.Callback):
+    """Within a fit of `num_steps`, raise the learning rate to `peak`, then lower it to 0 (Smith and Topin, 2018)."""
+
+    def __init__(self, peak: float, num_steps: int) -> None:
+        super().__init__()
+        self.peak = peak
+        self.num_steps = num_steps
+        self.step = 0
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Set the learning rate of the step."""
+        self.step += 1
+        progress = self.step / self.num_steps  # from 0 to 1
+        self.model.optimizer.learning_rate = self.peak * min(progress / 0.3, (1 - progress) / 0.7)
+
+
+def train(model: keras.Model, examples: Examples, learning_rate: float, epochs: int, batch_size: int) -> float:
+    """Train the model in place; return the mean loss per example in the last epoch."""
+    images, labels = examples  # uint8 [n, height, width, channels], int64 [n]
+    batch_size = min(batch_size, len(labels))
+    # The last images of an epoch are dropped, because BatchNorm does badly on a small batch.
+    data = tf.data.Dataset.from_tensor_slices((images, labels))
+    data = data.shuffle(len(labels)).batch(batch_size, drop_remainder=True)
+    if images.shape[3] == 3:  # digits are not augmented: a mirrored one is another sign
+        data = data.map(augment)
+    variables = model.optimizer.variables
+    for variable in variables() if callable(variables) else variables:  # a method up to TensorFlow 2.15
+        variable.assign(tf.zeros_like(variable))  # each fit starts with a fresh optimizer
+    schedule = OneCycle(learning_rate, num_steps=epochs * (len(labels) // batch_size))
+    history = model.fit(data, epochs=epochs, shuffle=False, callbacks=[schedule], verbose=int(sys.stdout.isatty()))
+    return history.history["loss"][-1]
+
+
+def test(model: keras.Model, examples: Examples) -> tuple[float, float]:
+    """Return the mean loss per example and the accuracy of the model."""
+    loss, accuracy = model.evaluate(examples.images, examples.labels, batch_size=TEST_BATCH_SIZE, verbose=0)
+    return loss, accuracy
+
+
+def get_parameters(model: keras.Model) -> NDArrays:
+    """Return the model as a list of arrays."""
+    return model.get_weights()
+
+
+def set_parameters(model: keras.Model, parameters: NDArrays) -> None:
+    """Set the model from a list of arrays; raises ValueError if they are those of another model."""
+    model.set_weights(parameters)
+
+
+class FlowerClient(fl.client.NumPyClient):
+    """What Flower calls on the device: each round `fit`, then `evaluate`."""
+
+    def __init__(self, dataset: str, train_set: Examples, validation_set: Examples) -> None:
+        self.model = build_model(dataset)
+        self.learning_rate = LEARNING_RATE[dataset]
+        self.train_set = train_set
+        self.validation_set = validation_set
+
+    def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:
+        """Return the untrained model; the server asks one client for it before the first round."""
+        return get_parameters(self.model)
+
+    def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
+        """Train the global model on this client's images; return the result and how many images there were."""
+        set_parameters(self.model, parameters)
+        loss = train(self.model, self.train_set, self.learning_rate, config["epochs"], config["batch_size"])
+        return get_parameters(self.model), len(self.train_set.labels), {"train_loss": loss}
+
+    def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
+        """Test the global model on images of this client that it does not train on."""
+        set_parameters(self.model, parameters)
+        loss, accuracy = test(self.model, self.validation_set)
+        return loss, len(self.validation_set.labels), {"accuracy": accuracy}
+
+
+def main() -> None:
+    """Load this client's partition, build the model, and take part in the server's rounds."""
+    args = parse_client(__doc__, NUM_CLIENTS)
+    tf.config.threading.set_intra_op_parallelism_threads(1)  # models this small gain little from more threads,
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # and clients that share a machine lose a lot
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)  # by default, TensorFlow takes all of a Jetson's memory
+    train_set, validation_set = load_partition(args.dataset, args.cid, args.num_clients, args.data_dir)
+    stay_connected(FlowerClient(args.dataset, train_set, validation_set), args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Sets everything up, then runs the linters and the tests.
+#
+#     ./run_tests.sh                     # about 15 minutes on 2 cores
+#     ./run_tests.sh --all               # also what takes long or downloads a lot
+#     ./run_tests.sh [--all] -k demo     # other words go to pytest
+#
+# Needs Python 3.10 to 3.13 and the internet to install packages into .venv. Where there is a Python 3.8 too, the package
+# sets of the Jetson images are tried with it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+case "${1:-}" in
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --all) run_all=yes; shift ;;
+esac
+
+./setup_venv.sh requirements_pytorch.txt requirements_tf.txt tests/requirements.txt
+bin=$PWD/.venv/bin
+
+# Makes the virtual environment $1 from the requirement file $2 with Python 3.8.
+setup_py38() {
+    local python
+    for python in python3.8 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
+        if "$python" -c '' 2>/dev/null; then
+            cmp -s "$2" "$1/installed" && return
+            echo "installing $2 into $1"
+            "$bin/uv" venv --quiet --clear --python "$python" "$1"
+            "$bin/uv" pip install --quiet --python "$1/bin/python" -r "$2"
+            cp "$2" "$1/installed"
+            return
+        fi
+    done
+    echo "SKIPPED: there is no Python 3.8 here to try $2 with"
+}
+setup_py38 .venv-py38-tf tests/requirements_py38_tf.txt
+[ -z "${run_all:-}" ] || setup_py38 .venv-py38-pytorch tests/requirements_py38_pytorch.txt
+
+echo "== linters"
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+"$bin/shellcheck" ./*.sh .ci/run
+git ls-files -z | xargs -0 "$bin/codespell"
+
+echo "== tests"
+PATH="$bin:$PATH" "$bin/python" -m pytest "$@"

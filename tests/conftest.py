@@ -1,0 +1,124 @@
+"""Start the real scripts as processes, with a deadline on every wait, and leave none of them behind."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FRAMEWORKS = ("pytorch", "tf")
+
+# The package sets of the images for Jetsons, with Python 3.8; run_tests.sh installs them where it can.
+PY38_TF = ROOT / ".venv-py38-tf/bin/python"
+PY38_PYTORCH = ROOT / ".venv-py38-pytorch/bin/python"
+needs_py38_tf = pytest.mark.skipif(not PY38_TF.exists(), reason="there is no Python 3.8 on this machine")
+needs_py38_pytorch = pytest.mark.skipif(
+    not PY38_PYTORCH.exists(), reason="run_tests.sh --all makes .venv-py38-pytorch, if there is a Python 3.8"
+)
+
+
+class Process:
+    """A running script; its output, stdout and stderr together, goes to a file."""
+
+    def __init__(self, command: list[str], log: Path, **popen_arguments) -> None:
+        self.log = log
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **popen_arguments.pop("env", {})}
+        with log.open("wb") as file:
+            self.popen = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, **popen_arguments
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def own_lines(self) -> list[str]:
+        """The output without what TensorFlow 2.21 greets with on x86_64, whatever TF_CPP_MIN_LOG_LEVEL says."""
+        greetings = "absl::InitializeLog", "oneDNN custom operations", "failed call to cuInit"
+        return [line for line in self.output.splitlines() if not any(words in line for words in greetings)]
+
+    def wait_for(self, text: str, timeout: float = 60, count: int = 1) -> None:
+        """Wait until the output has `text` at least `count` times."""
+        deadline = time.monotonic() + timeout
+        while self.output.count(text) < count:
+            ended = self.popen.poll() is not None
+            if self.output.count(text) >= count:  # it may have come just before the end
+                return
+            assert not ended, f"ended with {self.popen.returncode} before {text!r}:\n{self.output}"
+            assert time.monotonic() < deadline, f"no {text!r} within {timeout} s:\n{self.output}"
+            time.sleep(0.05)
+
+    def exit_code(self, timeout: float = 60) -> int:
+        """Wait for the end and return the exit code."""
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still running after {timeout} s:\n{self.output}")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts a script of the project; what still runs at the end of the test is killed."""
+    processes = []
+
+    def start(script: str, *arguments: object, python: str | Path = sys.executable, **popen_arguments) -> Process:
+        command = [str(python), script, *map(str, arguments)]
+        log = tmp_path / f"{len(processes)}-{Path(script).stem}.log"
+        processes.append(Process(command, log, **popen_arguments))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.popen.kill()
+        process.popen.wait()
+
+
+@pytest.fixture
+def address() -> str:
+    """A free address on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory) -> Path:
+    """A data folder with the MNIST sample; partitions made by one test serve the next."""
+    folder = tmp_path_factory.mktemp("mnist_data")
+    shutil.copytree(ROOT / "sample_data/mnist", folder / "mnist", ignore=lambda *_: {"2", "test.npz", ".lock"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10(tmp_path_factory) -> Path:
+    """A data folder with a made-up CIFAR-10, in the Hub's layout: noise on ten colours, one colour a class."""
+    import datasets
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("cifar10_data")
+    (folder / "cifar10").mkdir()
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, size=(10, 1, 1, 3))
+    for split, size in (("train", 400), ("test", 50)):
+        labels = random.permutation(np.arange(size) % 10)
+        noise = random.normal(scale=20, size=(size, 32, 32, 3))
+        images = (colours[labels] + noise).clip(0, 255).astype(np.uint8)
+        rows = {"img": [Image.fromarray(image) for image in images], "label": labels.tolist()}
+        features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
+        path = folder / "cifar10" / f"{split}-00000-of-00001.parquet"
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    return folder
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,151 @@
+"""The clients: learning, both data sets, both frameworks, old package sets, what a reader relies on."""
+
+from __future__ import annotations
+
+import ast
+import sys
+
+import numpy as np
+import pytest
+from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, ROOT, needs_py38_pytorch, needs_py38_tf, read_csv
+
+FEDERATION = "--rounds", 3, "--min_num_clients", 2, "--sample_fraction", 1.0
+
+
+def federate(start, address, tmp_path, server_arguments, framework, client_arguments, python=sys.executable):
+    """Run a server and two clients to their ends; return the rows of rounds.csv and the processes."""
+    results = tmp_path / "results"
+    server = start("server.py", "--server_address", address, "--results_dir", results, *server_arguments)
+    clients = [
+        start(f"client_{framework}.py", "--cid", cid, "--server_address", address, *client_arguments, python=python)
+        for cid in (0, 1)
+    ]
+    assert server.exit_code(400) == 0, server.output + clients[0].output
+    for client in clients:
+        assert client.exit_code() == 0, client.output
+        assert "the server has ended the run" in client.output
+    rounds = read_csv(results / "rounds.csv")
+    for row in rounds:
+        assert f"round {row['round']}: 2 results and 0 failures" in server.output
+    return rounds, server, clients
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_mnist_is_learnt(start, address, tmp_path, mnist, framework):
+    server_arguments = (*FEDERATION, "--evaluate_with", framework, "--mnist", "--data_dir", mnist)
+    client_arguments = ("--mnist", "--num_clients", 2, "--data_dir", mnist)
+    rounds, server, clients = federate(start, address, tmp_path, server_arguments, framework, client_arguments)
+    assert len(rounds) == 3
+    assert float(rounds[-1]["central_accuracy"]) >= 0.95
+    assert float(rounds[-1]["accuracy"]) >= 0.95
+    for client in clients:  # one line per fit and evaluate, no progress bars, no banners
+        assert [line.split(",")[0] for line in client.output.splitlines() if line.startswith("round")] == [
+            f"round {server_round}: {task} examples"
+            for server_round in (1, 2, 3)
+            for task in ("fit on 2025", "evaluate on 225")
+        ]
+        others = [line for line in client.own_lines if not line.startswith("round")]
+        assert others[-2:] == [f"connecting to {address}", "the server has ended the run"]
+        assert all(line.endswith(".npz is ready") or line.startswith("no server at") for line in others[:-2]), others
+    with np.load(tmp_path / "results/model.npz") as model:
+        assert sum(model[name].size for name in model.files) == 44426
+    for row in read_csv(tmp_path / "results/clients.csv"):
+        assert row["device"] and float(row["peak_memory_mb"]) > 0 and 0 < float(row["seconds"]) < 300
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_cifar10_runs(start, address, tmp_path, cifar10, framework):
+    server_arguments = ("--rounds", 2, "--epochs", 1, "--evaluate_with", framework, "--data_dir", cifar10)
+    client_arguments = ("--num_clients", 4, "--data_dir", cifar10)
+    rounds, _, clients = federate(start, address, tmp_path, server_arguments, framework, client_arguments)
+    assert len(rounds) == 2
+    assert "fit on 90 examples" in clients[0].output
+    with np.load(tmp_path / "results/model.npz") as model:
+        arrays = [model[name] for name in model.files]
+    assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays)
+    assert 1.4e6 < sum(array.size for array in arrays) < 1.7e6
+
+
+@pytest.mark.parametrize(
+    ("framework", "python"),
+    [
+        pytest.param("tf", PY38_TF, marks=needs_py38_tf),
+        pytest.param("pytorch", PY38_PYTORCH, marks=needs_py38_pytorch),
+    ],
+)
+def test_clients_with_the_package_sets_of_the_jetson_images(start, address, tmp_path, mnist, framework, python):
+    client_arguments = ("--mnist", "--num_clients", 2, "--data_dir", mnist)
+    rounds, _, _ = federate(start, address, tmp_path, FEDERATION, framework, client_arguments, python=python)
+    assert [row["clients"] for row in rounds] == ["2", "2", "2"]
+    assert float(rounds[-1]["accuracy"]) >= 0.93
+
+
+def test_a_client_waits_for_its_server(start, address, tmp_path, mnist):
+    arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist)
+    client = start("client_pytorch.py", "--cid", 3, "--server_address", address, *arguments)
+    client.wait_for(f"no server at {address} yet")
+    results = tmp_path / "results"
+    server = start(
+        "server.py", "--rounds", 1, "--min_num_clients", 1, "--server_address", address, "--results_dir", results
+    )
+    assert server.exit_code() == 0
+    assert client.exit_code() == 0
+    assert client.output.count("connecting to") == 1 and "Traceback" not in client.output
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_no_client_without_data(start, tmp_path, framework):
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    client = start(f"client_{framework}.py", "--cid", 0, "--data_dir", tmp_path / "empty", env=hub)
+    assert client.exit_code(60) == 1
+    assert "There is no cifar10 in" in client.output and str(tmp_path / "empty/cifar10") in client.output
+    assert "Traceback" not in client.output
+
+
+def test_mnist_in_pytorch_needs_neither_torchvision_nor_datasets_nor_the_compiler(start, mnist):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "import client_pytorch as client\n"
+        "from federation.partitions import load_partition\n"
+        f"train_set, validation_set = load_partition('mnist', 0, 20, Path({str(mnist)!r}))\n"
+        "flower_client = client.FlowerClient('mnist', train_set, validation_set)\n"
+        "parameters = flower_client.get_parameters({})\n"
+        "parameters, _, _ = flower_client.fit(parameters, {'epochs': 1, 'batch_size': 16})\n"
+        "flower_client.evaluate(parameters, {})\n"
+        "heavy = ('torchvision', 'datasets', 'pandas', 'pyarrow', 'matplotlib', 'torch._dynamo')\n"
+        "print('in memory:', [name for name in heavy if name in sys.modules])\n"
+    )
+    process = start("-c", code)
+    assert process.exit_code() == 0, process.output
+    assert "in memory: []" in process.output
+
+
+def outline(script: str) -> list[str]:
+    """The names that a script defines, classes with their methods, in order."""
+    names = []
+    for node in ast.parse((ROOT / script).read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.append(node.name)
+            names += [f"{node.name}.{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)]
+    return names
+
+
+def test_both_clients_have_the_same_rooms_in_the_same_order():
+    common = set(outline("client_pytorch.py")) & set(outline("client_tf.py"))
+    rooms = [name for name in outline("client_tf.py") if name in common]
+    assert rooms == [name for name in outline("client_pytorch.py") if name in common]
+    assert rooms == [
+        "small_cnn", "mobilenet", "build_model", "augment", "train", "test", "get_parameters", "set_parameters",
+        "FlowerClient", "FlowerClient.__init__", "FlowerClient.get_parameters", "FlowerClient.fit",
+        "FlowerClient.evaluate", "main",
+    ]  # fmt: skip
+
+
+def source_of(script: str, name: str) -> str:
+    text = (ROOT / script).read_text()
+    node = next(node for node in ast.parse(text).body if getattr(node, "name", None) == name)
+    return ast.get_source_segment(text, node)
+
+
+def test_the_flower_client_is_the_same_in_both_scripts():
+    assert source_of("client_pytorch.py", "FlowerClient") == source_of("client_tf.py", "FlowerClient")

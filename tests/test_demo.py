@@ -1,0 +1,49 @@
+"""run_demo.sh as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import ROOT
+
+
+def running_in(session: int) -> list[str]:
+    """Return the processes of a session, by `ps`; not those that have ended but nobody has asked how (Z)."""
+    lines = subprocess.run(["ps", "-eo", "sess,stat,pid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in lines.splitlines() if line.split()[0] == str(session) and line.split()[1][0] != "Z"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--tf"]])
+def test_demo(start, flags):
+    demo = start("run_demo.sh", *flags, python="bash", start_new_session=True)
+    assert demo.exit_code(400) == 0, demo.output
+    assert demo.output.count(": 2 results and 0 failures") == 3
+    accuracy = re.search(r"round 3: .* central accuracy (\S+),", demo.output).group(1)
+    assert float(accuracy) >= 0.95
+    folder = re.search(r"results in (\S+)", demo.output).group(1)
+    for name in ("rounds.csv", "clients.csv", "model.npz", "history.png"):
+        assert (ROOT / folder / name).exists()
+    assert running_in(demo.popen.pid) == []
+
+
+def test_ctrl_c_leaves_no_process_behind(start):
+    demo = start("run_demo.sh", python="bash", start_new_session=True)
+    demo.wait_for("round 1: 2 results", timeout=120)
+    os.killpg(demo.popen.pid, signal.SIGINT)
+    assert demo.exit_code(20) == 130
+    deadline = time.monotonic() + 5
+    while running_in(demo.popen.pid):
+        assert time.monotonic() < deadline, running_in(demo.popen.pid)
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--jax"], 2), (["--tf", "--tf"], 2)])
+def test_words_it_does_not_know(start, arguments, code):
+    demo = start("run_demo.sh", *arguments, python="bash")
+    assert demo.exit_code(10) == code
+    assert "./run_demo.sh --tf" in demo.output
