@@ -5,8 +5,8 @@
 #     ./run_tests.sh --all               # also what takes long or downloads a lot
 #     ./run_tests.sh [--all] -k demo     # other words go to pytest
 #
-# Needs Python 3.10 to 3.13 and the internet to install packages into .venv. Where there is a Python 3.8 too, the package
-# sets of the Jetson images are tried with it.
+# Needs Python 3.10 to 3.13 and the internet to install packages, into .venv and beside it. Where there is a Python 3.8
+# too, the package sets of the Jetson images are tried with it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -18,23 +18,30 @@ esac
 ./setup_venv.sh requirements_pytorch.txt requirements_tf.txt tests/requirements.txt
 bin=$PWD/.venv/bin
 
-# Makes the virtual environment $1 from the requirement file $2 with Python 3.8.
-setup_py38() {
-    local python
-    for python in python3.8 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
-        if "$python" -c '' 2>/dev/null; then
-            cmp -s "$2" "$1/installed" && return
-            echo "installing $2 into $1"
-            "$bin/uv" venv --quiet --clear --python "$python" "$1"
-            "$bin/uv" pip install --quiet --python "$1/bin/python" -r "$2"
-            cp "$2" "$1/installed"
-            return
-        fi
-    done
-    echo "SKIPPED: there is no Python 3.8 here to try $2 with"
+# Makes the virtual environment $1 from the requirement file $2, with the Python $3.
+setup_other() {
+    cmp -s "$2" "$1/installed" && return
+    echo "installing $2 into $1"
+    "$bin/uv" venv --quiet --clear --python "$3" "$1"
+    "$bin/uv" pip install --quiet --python "$1/bin/python" -r "$2"
+    cp "$2" "$1/installed"
 }
-setup_py38 .venv-py38-tf tests/requirements_py38_tf.txt
-[ -z "${run_all:-}" ] || setup_py38 .venv-py38-pytorch tests/requirements_py38_pytorch.txt
+
+py38=
+for candidate in python3.8 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
+    "$candidate" -c '' 2>/dev/null && py38=$candidate && break
+done
+if [ -n "$py38" ]; then
+    setup_other .venv-py38-tf tests/requirements_py38_tf.txt "$py38"
+    [ -z "${run_all:-}" ] || setup_other .venv-py38-pytorch tests/requirements_py38_pytorch.txt "$py38"
+else
+    echo "SKIPPED: there is no Python 3.8 here to try the package sets of the Jetson images with"
+fi
+if "$bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    setup_other .venv-newest tests/requirements_newest.txt "$bin/python"
+else
+    echo "SKIPPED: the newest Flower needs Python 3.11"
+fi
 
 echo "== linters"
 "$bin/ruff" check .

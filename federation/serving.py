@@ -17,6 +17,7 @@ from flwr.server import Server, ServerConfig, SimpleClientManager, start_server
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.history import History
 
+STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
 MAX_CLIENTS = 1000  # as many connections as Flower's gRPC server can hold
 
 
@@ -59,19 +60,26 @@ class _Server(Server):
         self.set_max_workers(MAX_CLIENTS)  # Flower's default: processor cores + 4
 
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
-        """Run the rounds."""
+        """Run the rounds; an error or a signal to stop ends the process at once.
 
-        # The worker threads wait for their clients, and Python waits for the threads, unless the process is ended.
+        Left to itself it would hang: Python waits for its worker threads, which wait for their clients.
+        """
+
         def stop(_number: int, _frame: object) -> None:
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # once is enough
             os._exit(_summarise(self.strategy, num_rounds))
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             signal.signal(number, stop)
         try:
             return super().fit(num_rounds, timeout)
-        except BaseException:
+        except Exception:
             traceback.print_exc()
-            os._exit(_summarise(self.strategy, num_rounds) or 1)
+            try:
+                _summarise(self.strategy, num_rounds)
+            finally:
+                os._exit(1)
 
 
 class _ClientManager(SimpleClientManager):

@@ -16,9 +16,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = ("pytorch", "tf")
 
-# The package sets of the images for Jetsons, with Python 3.8; run_tests.sh installs them where it can.
+# A server on the newest Flower, and the package sets of the images for Jetsons, with Python 3.8; run_tests.sh installs
+# them where it can.
+NEWEST = ROOT / ".venv-newest/bin/python"
 PY38_TF = ROOT / ".venv-py38-tf/bin/python"
 PY38_PYTORCH = ROOT / ".venv-py38-pytorch/bin/python"
+needs_newest = pytest.mark.skipif(not NEWEST.exists(), reason="the newest Flower needs Python 3.11")
 needs_py38_tf = pytest.mark.skipif(not PY38_TF.exists(), reason="there is no Python 3.8 on this machine")
 needs_py38_pytorch = pytest.mark.skipif(
     not PY38_PYTORCH.exists(), reason="run_tests.sh --all makes .venv-py38-pytorch, if there is a Python 3.8"

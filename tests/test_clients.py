@@ -7,15 +7,29 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, ROOT, needs_py38_pytorch, needs_py38_tf, read_csv
+from conftest import (
+    FRAMEWORKS,
+    NEWEST,
+    PY38_PYTORCH,
+    PY38_TF,
+    ROOT,
+    needs_newest,
+    needs_py38_pytorch,
+    needs_py38_tf,
+    read_csv,
+)
 
 FEDERATION = "--rounds", 3, "--min_num_clients", 2, "--sample_fraction", 1.0
 
 
-def federate(start, address, tmp_path, server_arguments, framework, client_arguments, python=sys.executable):
+def federate(
+    start, address, tmp_path, server_arguments, framework, client_arguments,
+    python=sys.executable, server_python=sys.executable,
+):  # fmt: skip
     """Run a server and two clients to their ends; return the rows of rounds.csv and the processes."""
     results = tmp_path / "results"
-    server = start("server.py", "--server_address", address, "--results_dir", results, *server_arguments)
+    server_arguments = ("--server_address", address, "--results_dir", results, *server_arguments)
+    server = start("server.py", *server_arguments, python=server_python)
     clients = [
         start(f"client_{framework}.py", "--cid", cid, "--server_address", address, *client_arguments, python=python)
         for cid in (0, 1)
@@ -66,16 +80,21 @@ def test_cifar10_runs(start, address, tmp_path, cifar10, framework):
     assert 1.4e6 < sum(array.size for array in arrays) < 1.7e6
 
 
+@needs_newest
 @pytest.mark.parametrize(
     ("framework", "python"),
     [
+        ("pytorch", sys.executable),
         pytest.param("tf", PY38_TF, marks=needs_py38_tf),
         pytest.param("pytorch", PY38_PYTORCH, marks=needs_py38_pytorch),
     ],
 )
-def test_clients_with_the_package_sets_of_the_jetson_images(start, address, tmp_path, mnist, framework, python):
+def test_clients_of_all_ages_with_a_server_on_the_newest_flower(start, address, tmp_path, mnist, framework, python):
     client_arguments = ("--mnist", "--num_clients", 2, "--data_dir", mnist)
-    rounds, _, _ = federate(start, address, tmp_path, FEDERATION, framework, client_arguments, python=python)
+    rounds, server, _ = federate(
+        start, address, tmp_path, FEDERATION, framework, client_arguments, python=python, server_python=NEWEST
+    )
+    assert "DEPRECATED" not in server.output and "INFO" not in server.output
     assert [row["clients"] for row in rounds] == ["2", "2", "2"]
     assert float(rounds[-1]["accuracy"]) >= 0.93
 

@@ -6,6 +6,7 @@ import math
 import signal
 import time
 
+from federation import serving
 from federation.strategy import weighted_average
 
 import numpy as np
@@ -123,9 +124,21 @@ def test_a_stopped_server_tells_that_rounds_are_missing(start_server, start, add
     server.popen.send_signal(number)
     assert server.exit_code(10) == 1
     assert "of 100 rounds done" in server.output and "Traceback" not in server.output
-    assert (tmp_path / "results" / "model.npz").exists()
+    for name in ("model.npz", "history.png"):
+        assert (tmp_path / "results" / name).exists()
 
 
-def test_addresses_for_clients_are_printed(start):
-    server = start("server.py", "--server_address", "0.0.0.0:0".replace(":0", ":18765"))
-    server.wait_for("127.0.0.1:18765 (on this machine)")
+def test_an_error_ends_the_server_and_not_with_0(start, address, tmp_path):
+    broken = "import server; server.fit_config = lambda *_: 1 / 0; server.main()"
+    arguments = "--server_address", address, "--results_dir", tmp_path / "results", "--min_num_clients", 1
+    server = start("-c", broken, *arguments)
+    server.wait_for("clients connect")
+    start(DUMMY, address)
+    assert server.exit_code(20) == 1
+    assert "ZeroDivisionError" in server.output and "0 of 3 rounds done" in server.output
+
+
+def test_addresses_for_clients():
+    assert serving.reachable_addresses("127.0.0.1:80") == ["127.0.0.1:80"]
+    assert serving.reachable_addresses("0.0.0.0:80")[-1] == "127.0.0.1:80 (on this machine)"
+    assert serving.reachable_addresses("[::]:80")[-1] == "127.0.0.1:80 (on this machine)"
