@@ -125,7 +125,7 @@ def train(model: nn.Module, examples: Examples, learning_rate: float, epochs: in
             loss = F.cross_entropy(model(inputs), labels[batch])
             model.zero_grad()
             loss.backward()
-            progress = (epoch + (step + 1) / num_batches) / epochs  # from 0 to 1
+            progress = (epoch + (step + 0.5) / num_batches) / epochs  # from 0 to 1
             optimizer.step(learning_rate * min(progress / 0.3, (1 - progress) / 0.7))  # up, then down to 0
             total_loss += loss.detach() * len(batch)
     return total_loss.item() / len(labels)

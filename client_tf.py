@@ -98,8 +98,8 @@ class OneCycle(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Set the learning rate of the step."""
+        progress = (self.step + 0.5) / self.num_steps  # from 0 to 1
         self.step += 1
-        progress = self.step / self.num_steps  # from 0 to 1
         self.model.optimizer.learning_rate = self.peak * min(progress / 0.3, (1 - progress) / 0.7)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import signal
 import sys
 
 import numpy as np
@@ -110,6 +111,19 @@ def test_a_client_waits_for_its_server(start, address, tmp_path, mnist):
     assert server.exit_code() == 0
     assert client.exit_code() == 0
     assert client.output.count("connecting to") == 1 and "Traceback" not in client.output
+
+
+def test_a_client_comes_back_when_its_server_does_and_ends_at_ctrl_c(start, address, tmp_path, mnist):
+    arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist)
+    client = start("client_pytorch.py", "--cid", 4, "--server_address", address, *arguments)
+    for attempt in (1, 2):
+        server = start("server.py", "--server_address", address, "--results_dir", tmp_path / f"results{attempt}")
+        server.wait_for("a client has connected, 1 now")
+        server.popen.kill()
+        client.wait_for(f"lost the server at {address} (UNAVAILABLE): trying again", count=attempt)
+    client.popen.send_signal(signal.SIGINT)
+    assert client.exit_code(10) == 130
+    assert "Traceback" not in client.output
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

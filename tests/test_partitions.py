@@ -143,7 +143,7 @@ def test_a_damaged_data_set_is_named(data_dir, start, damage):
     path = data_dir / "mnist/train-00000-of-00001.parquet"
     content = path.read_bytes()
     if damage == "other columns":
-        datasets.Dataset.from_dict({"picture": [1, 2, 3]}).to_parquet(path)
+        datasets.Dataset.from_dict({"picture": list(range(200))}).to_parquet(path)
     else:
         half = len(content) // 2
         path.write_bytes(content[:half] + (b"" if damage == "truncated" else bytes(50_000) + content[half + 50_000 :]))
