@@ -13,6 +13,7 @@ evaluation of its own it needs to be told both:
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from importlib import import_module
 from pathlib import Path
@@ -37,6 +38,11 @@ from flwr.common import Metrics, NDArrays, Scalar
 def main() -> None:
     """Run the server that the command line describes."""
     args = parse_args()
+    evaluate_fn = central_evaluation(args)
+    try:
+        report = Report(args.results_dir)
+    except OSError as error:
+        sys.exit(f"server.py: cannot write results: {error}")
     strategy = DeviceFedAvg(
         fraction_fit=args.sample_fraction,
         fraction_evaluate=args.sample_fraction,
@@ -45,10 +51,10 @@ def main() -> None:
         min_available_clients=args.min_num_clients,
         on_fit_config_fn=lambda server_round: fit_config(server_round, args),
         on_evaluate_config_fn=lambda server_round: {"server_round": server_round},
-        evaluate_fn=central_evaluation(args),
+        evaluate_fn=evaluate_fn,
         fit_metrics_aggregation_fn=weighted_average,
         evaluate_metrics_aggregation_fn=weighted_average,
-        report=Report(args.results_dir),
+        report=report,
     )
     serve(strategy, args.server_address, args.rounds)
 

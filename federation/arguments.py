@@ -22,17 +22,16 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    """Return a converter for whole numbers from `minimum` to `maximum` (both included)."""
-    allowed = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+def whole_number(minimum: int) -> Callable[[str], int]:
+    """Return a converter for whole numbers from `minimum` on."""
 
     def convert(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
-            number = None
-        if number is None or number < minimum or (maximum is not None and number > maximum):
-            raise argparse.ArgumentTypeError(f"must be a whole number, {allowed}, not {text!r}")
+            number = minimum - 1
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"must be a whole number, at least {minimum}, not {text!r}")
         return number
 
     return convert
@@ -50,27 +49,20 @@ def fraction(text: str) -> float:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Split `HOST:PORT` or `[IPV6]:PORT` into host and port; ValueError if it is neither."""
+    """Split `HOST:PORT` or `[IPV6]:PORT` into host and port; argparse's error for a wrong value if it is neither."""
     host, _, port = address.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         host = ""  # an IPv6 address without brackets: which colon is the port's?
     if not host or "/" in host or " " in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"must look like 192.168.1.10:8080 or [fe80::1]:8080, not {address!r}")
+        raise argparse.ArgumentTypeError(f"must look like 192.168.1.10:8080 or [fe80::1]:8080, not {address!r}")
     return host, int(port)
-
-
-def _address(text: str) -> tuple[str, int]:
-    try:
-        return split_address(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def listen_address(text: str) -> str:
     """Check an address to listen on, such as `0.0.0.0:8080`: every IPv4 address of this machine, port 8080."""
-    host, port = _address(text)
+    host, port = split_address(text)
     try:
         # gRPC itself would share the port with the program that has it, and some clients would end up there.
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -85,7 +77,7 @@ def listen_address(text: str) -> str:
 
 def server_address(text: str) -> str:
     """Check an address to connect to."""
-    host, _ = _address(text)
+    host, _ = split_address(text)
     if host in ("0.0.0.0", "::"):
         raise argparse.ArgumentTypeError(f"{text} is an address to listen on; give one that the server printed")
     return text

@@ -8,13 +8,13 @@ import socket
 import sys
 import time
 
+from federation import MAX_MESSAGE_BYTES
 from federation.arguments import split_address
 from federation.device import ReportingClient
 
 import grpc
 from flwr.client import Client, NumPyClient, start_client
 
-MAX_MESSAGE_BYTES = 512 * 1024**2  # the largest model, in both directions; Flower's default differs by version
 LONGEST_PAUSE = 30  # seconds between two attempts to reach the server
 
 

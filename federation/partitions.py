@@ -147,7 +147,10 @@ def _parquet_files(dataset: str, folder: Path, split: str) -> list[str]:
 def _download(dataset: str, folder: Path) -> None:
     """Download the parquet files of the data set from the Hugging Face Hub into `folder`."""
     from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     hub_name = SOURCES[dataset].hub_name
     advice = (
         f"There is no {dataset} in {folder}, and the Hugging Face Hub does not give it ({{reason}}).\n"
@@ -188,8 +191,8 @@ def _decode(files: list[str], source: Source, cid: int | None, num_clients: int)
             # In memory, because Windows cannot delete a cache that is still mapped.
             rows = datasets.Dataset.from_parquet(files, cache_dir=cache, keep_in_memory=True)
             if cid is not None:
-                if 2 * num_clients > len(rows):
-                    raise DataError(f"{num_clients} partitions of {len(rows)} images: some would have less than two")
+                if len(rows) < 2 * num_clients:  # one to train on, one to validate on
+                    raise DataError(f"{len(rows)} images are too few for {num_clients} partitions")
                 partitioner = IidPartitioner(num_partitions=num_clients)
                 partitioner.dataset = rows.shuffle(seed=42)  # FederatedDataset shuffles with this seed
                 rows = partitioner.load_partition(cid)

@@ -100,13 +100,14 @@ def draw_history(folder: Path) -> None:
             if points:
                 axis.plot(*zip(*points), marker="o", label=label)
         axis.set(title=f"Global model: {name}", xlabel="round")
-        axis.legend()
+        if axis.get_lines():
+            axis.legend()
     for cid in sorted({row["cid"] for row in clients if "cid" in row}):
         points = [(row["round"], row["seconds"]) for row in clients if row.get("cid") == cid and "seconds" in row]
         axes[2].plot(*zip(*points), marker="o", label=f"client {cid:.0f}")
     axes[2].set(title="Training time by client", xlabel="round", ylabel="seconds")
     axes[2].set_ylim(bottom=0)
-    if len(axes[2].get_lines()) <= 10:  # more names than that hide the curves
+    if 1 <= len(axes[2].get_lines()) <= 10:  # more names than that hide the curves
         axes[2].legend()
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -8,8 +8,8 @@ import socket
 import sys
 import traceback
 
+from federation import MAX_MESSAGE_BYTES
 from federation.arguments import split_address
-from federation.connection import MAX_MESSAGE_BYTES
 from federation.report import draw_history
 from federation.strategy import DeviceFedAvg
 

@@ -57,6 +57,7 @@ class DeviceFedAvg(FedAvg):
             print(f"round {server_round} waits for {self.min_available_clients} clients: {missing} missing", flush=True)
             while not client_manager.wait_for(self.min_available_clients):
                 pass  # wait_for gives up after a day
+        self._fit_counts = 0, 0  # results and failures
         self.report.start_round(server_round)
         return super().configure_fit(server_round, parameters, client_manager)
 

@@ -116,6 +116,14 @@ def test_results_of_another_run_are_not_touched(start, address, tmp_path):
     assert (tmp_path / "rounds.csv").read_text() == "round\n1\n"
 
 
+def test_a_results_folder_that_cannot_be_made(start, address, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    process = start("server.py", "--server_address", address, "--results_dir", tmp_path / "file" / "results")
+    assert process.exit_code() == 1
+    assert "server.py: cannot write results" in process.output
+    assert process.output.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("address", "parts"),
     [("10.0.0.7:8080", ("10.0.0.7", 8080)), ("laptop.local:1", ("laptop.local", 1)), ("[fe80::1]:80", ("fe80::1", 80))],

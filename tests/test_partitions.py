@@ -156,7 +156,7 @@ def test_a_damaged_data_set_is_named(data_dir, start, damage):
 def test_more_partitions_than_images(data_dir, start):
     process = start(*PREPARE, "--mnist", "--cid", 4999, "--num_clients", 5000, "--data_dir", data_dir)
     assert process.exit_code() == 1
-    assert "Traceback" not in process.output and "5000 partitions" in process.output
+    assert "Traceback" not in process.output and "4500 images are too few for 5000 partitions" in process.output
 
 
 @pytest.mark.parametrize("arguments", [[], ["--cid", "50"], ["--cid", "-1"], ["--cid", "0", "--num_clients", "0"]])
