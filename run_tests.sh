@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets everything up, then runs the linters and the tests.
 #
-#     ./run_tests.sh                     # about 15 minutes on 2 cores
+#     ./run_tests.sh                     # about 10 minutes on 2 cores
 #     ./run_tests.sh --all               # also what takes long or downloads a lot
 #     ./run_tests.sh [--all] -k demo     # other words go to pytest
 #

