@@ -78,10 +78,11 @@ def test_no_round_below_the_minimum(start_server, start, address):
 
 
 def test_fraction_of_the_connected_clients(start_server, start, address):
-    server = start_server("--rounds", 3, "--min_num_clients", 4, "--sample_fraction", 0.5)
+    server = start_server("--rounds", 4, "--min_num_clients", 4, "--sample_fraction", 0.5)
     start(DUMMY, address, "--count", 4)
     assert server.exit_code() == 0
-    assert server.output.count(": 2 results and 0 failures") == 3
+    assert server.output.count(": 2 results and 0 failures") == 4
+    assert "4 of 4 rounds done" in server.output
 
 
 def test_all_clients_train_at_the_same_time(start_server, start, address, tmp_path):
