@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 
-MAX_MESSAGE_BYTES = (
-    512 * 1024**2
-)  # limits the model's size; server and clients must agree, and Flower's defaults do not
+# Limits the model's size. Server and clients must agree, and the defaults of Flower's versions do not.
+MAX_MESSAGE_BYTES = 512 * 1024**2
 
 _DEFAULTS = {
     "FLWR_TELEMETRY_ENABLED": "0",  # no usage reports to Flower; without internet they delay the exit by minutes

@@ -22,13 +22,17 @@ import tempfile
 import threading
 import zipfile
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
 
 from federation.arguments import ArgumentParser, add_data_dir, dataset_name, whole_number
 from federation.files import replaced
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import datasets  # imported where it is used: 130 MB that training does without
 
 HUB_TIMEOUT = 20  # seconds after which a Hub that does not answer counts as out of reach
 
@@ -89,10 +93,16 @@ def prepare(dataset: str, cids: Sequence[int], num_clients: int, data_dir: Path,
     wanted = [(_partition_file(dataset, cid, num_clients, data_dir), cid) for cid in cids]
     wanted += [(_test_file(dataset, data_dir), None)] if test else []
     with FileLock(folder / ".lock"):  # two clients on one machine: one downloads, the other finds the files
+        splits: dict[str, datasets.Dataset] = {}  # read once for all partitions
         for path, cid in wanted:
             if _read(path, dataset) is None:
-                files = _parquet_files(dataset, folder, split="test" if cid is None else "train")
-                examples = _decode(files, SOURCES[dataset], cid, num_clients)
+                split = "test" if cid is None else "train"
+                files = _parquet_files(dataset, folder, split)
+                if split not in splits:
+                    splits[split] = _open(files)
+                rows = splits[split] if cid is None else _cut(splits[split], cid, num_clients)
+                with _blaming(files):
+                    examples = _decode(rows, SOURCES[dataset])
                 with replaced(path) as file:
                     np.savez(file, images=examples.images, labels=examples.labels)
             print(f"{path} is ready", flush=True)
@@ -180,31 +190,43 @@ def _download(dataset: str, folder: Path) -> None:
         watchdog.cancel()
 
 
-def _decode(files: list[str], source: Source, cid: int | None, num_clients: int) -> Examples:
-    """Decode partition `cid` of the examples in `files`, or all of them if `cid` is None."""
+@contextmanager
+def _blaming(files: list[str]) -> Iterator[None]:
+    """Turn any error into a DataError that names `files`: Arrow, PNG and missing columns raise errors of their own."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(f"Cannot read {', '.join(files)}: damaged? ({type(error).__name__}: {error})") from error
+
+
+def _open(files: list[str]) -> datasets.Dataset:
+    """Return the examples in `files`, their images still encoded."""
     import datasets
-    from flwr_datasets.partitioner import IidPartitioner
 
     datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as cache:
-        try:
-            # In memory, because Windows cannot delete a cache that is still mapped.
-            rows = datasets.Dataset.from_parquet(files, cache_dir=cache, keep_in_memory=True)
-            if cid is not None:
-                if len(rows) < 2 * num_clients:  # one to train on, one to validate on
-                    raise DataError(f"{len(rows)} images are too few for {num_clients} partitions")
-                partitioner = IidPartitioner(num_partitions=num_clients)
-                partitioner.dataset = rows.shuffle(seed=42)  # FederatedDataset shuffles with this seed
-                rows = partitioner.load_partition(cid)
-            images = np.empty((len(rows), *source.image_shape), dtype=np.uint8)
-            labels = np.empty(len(rows), dtype=np.int64)
-            for i, row in enumerate(rows):
-                images[i] = np.asarray(row[source.image_column]).reshape(source.image_shape)
-                labels[i] = row["label"]
-        except DataError:
-            raise
-        except Exception as error:  # each layer below raises errors of its own: Arrow, PNG, missing columns
-            raise DataError(f"Cannot read {', '.join(files)}: damaged? ({type(error).__name__}: {error})") from error
+    with tempfile.TemporaryDirectory() as cache, _blaming(files):
+        # In memory, because Windows cannot delete a cache that is still mapped.
+        return datasets.Dataset.from_parquet(files, cache_dir=cache, keep_in_memory=True)
+
+
+def _cut(rows: datasets.Dataset, cid: int, num_clients: int) -> datasets.Dataset:
+    """Return partition `cid` of `num_clients` of `rows`."""
+    from flwr_datasets.partitioner import IidPartitioner
+
+    if len(rows) < 2 * num_clients:  # one to train on, one to validate on
+        raise DataError(f"{len(rows)} images are too few for {num_clients} partitions")
+    partitioner = IidPartitioner(num_partitions=num_clients)
+    partitioner.dataset = rows.shuffle(seed=42)  # FederatedDataset shuffles with this seed
+    return partitioner.load_partition(cid)
+
+
+def _decode(rows: datasets.Dataset, source: Source) -> Examples:
+    """Decode the images of `rows`."""
+    images = np.empty((len(rows), *source.image_shape), dtype=np.uint8)
+    labels = np.empty(len(rows), dtype=np.int64)
+    for i, row in enumerate(rows):
+        images[i] = np.asarray(row[source.image_column]).reshape(source.image_shape)
+        labels[i] = row["label"]
     return Examples(images, labels)
 
 

@@ -17,7 +17,7 @@ from federation import partitions
 import datasets
 import numpy as np
 import pytest
-from conftest import PY38_TF, ROOT, needs_py38_tf
+from conftest import PY38_TF, ROOT, copy_sample, needs_py38_tf
 from flwr_datasets import FederatedDataset
 from PIL import Image
 
@@ -27,10 +27,7 @@ PREPARE = "-m", "federation.partitions"
 @pytest.fixture
 def data_dir(tmp_path) -> Path:
     """A data folder with the MNIST sample and nothing made from it yet."""
-    (tmp_path / "data/mnist").mkdir(parents=True)
-    for path in (ROOT / "sample_data/mnist").glob("*.parquet"):
-        shutil.copy(path, tmp_path / "data/mnist")
-    return tmp_path / "data"
+    return copy_sample(tmp_path / "data")
 
 
 def original_digits(split: str) -> list[tuple[bytes, int]]:
