@@ -58,7 +58,7 @@ def client(framework: str, data_dir: Path, results: Path) -> tuple[float, float]
         ],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    while "a client has connected" not in server.stdout.readline():
+    while " has joined, 1 now" not in server.stdout.readline():
         pass
     seconds = time.perf_counter() - started
     assert server.wait(300) == 0 and device.wait(60) == 0

@@ -1,23 +1,22 @@
-"""What a run leaves behind: one line per round on the terminal, and a folder of results.
+"""What a run tells: one line per round on the terminal, and tables and a picture in the folder of results.
 
-The folder holds:
-
-    rounds.csv     one row per round
-    clients.csv    one row per client and round
-    model.npz      the global model after the last committed round, its arrays in order
-    history.png    loss and accuracy by round, seconds by client
+rounds.csv     one row per round
+clients.csv    one row per client and round
+history.png    loss and accuracy by round, seconds by client
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import time
 from pathlib import Path
 from typing import Iterable, Mapping, Sequence
 
 from federation.files import replaced
 
-import numpy as np
+from flwr.common import EvaluateRes, FitRes
+from flwr.server.client_proxy import ClientProxy
 
 ROUND_COLUMNS = (
     "round", "clients", "failures", "loss", "accuracy", "central_loss", "central_accuracy", "seconds",
@@ -29,15 +28,32 @@ CLIENT_COLUMNS = (
 
 
 class Report:
-    """Writes the folder of results while the run goes on. A round is added step by step and ended by `end_round`."""
+    """Writes the tables while the run goes on. A round is added step by step and ended by `end_round`.
 
-    def __init__(self, folder: Path) -> None:
-        """Make `folder`; raises OSError if that fails, FileExistsError if results of another run are in it."""
+    All of it raises OSError if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, last: Mapping[str, object] | None = None) -> None:
+        """Make `folder`; raises FileExistsError if results of another run are in it.
+
+        With `last`, the row of the last committed round, the tables in the folder are continued after that round.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         for name, columns in (("rounds.csv", ROUND_COLUMNS), ("clients.csv", CLIENT_COLUMNS)):
-            with (folder / name).open("x", newline="") as file:
-                csv.writer(file).writerow(columns)
+            if last is None:
+                with (folder / name).open("x", newline="") as file:
+                    csv.writer(file).writerow(columns)
+            else:
+                rows = [row for row in _read_rows(folder / name, columns) if int(row["round"]) <= last["round"]]
+                if name == "rounds.csv" and not any(int(row["round"]) == last["round"] for row in rows):
+                    rows.append(last)  # the server died between the training and the end of the round
+                with replaced(folder / name) as file:
+                    text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+                    table = csv.DictWriter(text, columns, extrasaction="ignore")
+                    table.writeheader()
+                    table.writerows(rows)
+                    text.detach()
 
     def start_round(self, server_round: int) -> None:
         """Start the clock of a round."""
@@ -45,14 +61,14 @@ class Report:
         self._clients: dict[str, dict[str, object]] = {}  # connection -> row of clients.csv
         self._started = time.monotonic()
 
-    def add_fit(self, connection: str, num_examples: int, metrics: Mapping[str, object]) -> None:
+    def add_fit(self, client: ClientProxy, result: FitRes) -> None:
         """Add what a client that trained reports about it."""
-        self._client_row(connection).update(metrics, examples=num_examples)
+        self._client_row(client, result.metrics).update(examples=result.num_examples)
 
-    def add_evaluation(self, connection: str, loss: float, metrics: Mapping[str, object]) -> None:
+    def add_evaluation(self, client: ClientProxy, result: EvaluateRes) -> None:
         """Add what a client that evaluated the new global model reports; `seconds` stays that of the training."""
-        row = self._client_row(connection)
-        row.update(metrics, loss=loss, seconds=row.get("seconds", ""))
+        seconds = self._clients.get(client.cid, {}).get("seconds", "")
+        self._client_row(client, result.metrics).update(loss=result.loss, seconds=seconds)
 
     def add_central_evaluation(self, loss: float, accuracy: float) -> None:
         """Add the server's own evaluation of the new global model."""
@@ -72,13 +88,11 @@ class Report:
         line = ", ".join([f"{results} results and {failures} failures", *figures, f"{seconds:.1f} s"])
         print(f"round {row['round']}: {line}", flush=True)
 
-    def save_model(self, arrays: Sequence[np.ndarray]) -> None:
-        """Write the global model's arrays, in order, to model.npz."""
-        with replaced(self.folder / "model.npz") as file:
-            np.savez(file, *arrays)
-
-    def _client_row(self, connection: str) -> dict[str, object]:
-        return self._clients.setdefault(connection, {"round": self._round["round"]})
+    def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> dict[str, object]:
+        row = self._clients.setdefault(client.cid, {"round": self._round["round"]})
+        row.update({name: value for name, value in metrics.items() if isinstance(value, (int, float))})
+        row.update(client.properties)
+        return row
 
     def _append(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
         with (self.folder / name).open("a", newline="") as file:
@@ -113,6 +127,16 @@ def draw_history(folder: Path) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     with replaced(folder / "history.png") as file:
         figure.savefig(file, format="png", dpi=100)
+
+
+def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read the whole rows of a table; none if there is no table."""
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file, columns))
+    except FileNotFoundError:
+        return []
+    return [row for row in rows if row["round"].isdecimal() and None not in row.values() and None not in row]
 
 
 def _read_numbers(path: Path) -> list[dict[str, float]]:

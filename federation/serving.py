@@ -2,39 +2,80 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import socket
 import sys
 import traceback
+from typing import NoReturn
 
 from federation import MAX_MESSAGE_BYTES
-from federation.arguments import split_address
-from federation.report import draw_history
-from federation.strategy import DeviceFedAvg
+from federation.arguments import is_loopback, split_address
+from federation.keepalive import watch_connections
+from federation.report import Report, draw_history
+from federation.rounds import STOP_SIGNALS, DeviceServer, NoClients
 
-from flwr.server import Server, ServerConfig, SimpleClientManager, start_server
-from flwr.server.client_proxy import ClientProxy
-from flwr.server.history import History
+from flwr.server import ServerConfig, start_server
+from flwr.server.strategy import Strategy
 
-STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
-MAX_CLIENTS = 1000  # as many connections as Flower's gRPC server can hold
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
-def serve(strategy: DeviceFedAvg, server_address: str, num_rounds: int) -> None:
-    """Run `num_rounds` rounds of federated learning, then end the process.
+def serve(strategy: Strategy, args: argparse.Namespace) -> NoReturn:
+    """Run the rounds that are missing of `args.rounds`, then end the process.
 
-    The exit code is 0 if all of them were committed, that is if after each one a new global model was on
-    disk, and 1 if not.
+    The exit code is 0 if all rounds were committed, that is if after each one a new global model was on disk, and 1
+    if not. `args.start` is what `checkpoint.load` returned, if `args.resume` is given.
     """
-    print(f"clients connect with --server_address={' or '.join(reachable_addresses(server_address))}", flush=True)
-    start_server(
-        server_address=server_address,
-        server=_Server(strategy),
-        config=ServerConfig(num_rounds=num_rounds),
-        grpc_max_message_length=MAX_MESSAGE_BYTES,
-    )
-    sys.exit(_summarise(strategy, num_rounds))
+    try:
+        report = Report(args.results_dir, last=args.start[1] if args.resume else None)
+    except OSError as error:
+        sys.exit(f"server.py: cannot write results: {error}")
+    server = DeviceServer(strategy, args, report)
+    if args.resume:
+        print(f"going on after round {server.about['round']}", flush=True)
+    print(f"clients connect with --server_address={' or '.join(reachable_addresses(args.server_address))}", flush=True)
+    if args.certificates is None and not is_loopback(args.server_address):
+        print("not encrypted: others on the network can read the models (--certificates changes that)", flush=True)
+    watch_connections(split_address(args.server_address)[1])
+    if resource is not None:  # each client is an open file, and the usual limit is 1024
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        start_server(
+            server_address=args.server_address,
+            server=server,
+            config=ServerConfig(num_rounds=args.rounds),
+            grpc_max_message_length=MAX_MESSAGE_BYTES,
+            certificates=args.certificates,
+        )
+    except KeyboardInterrupt:
+        print("server.py: stopped", file=sys.stderr, flush=True)
+    except (NoClients, OSError, SystemExit) as error:
+        print(f"server.py: {error}", file=sys.stderr, flush=True)
+    except Exception:
+        traceback.print_exc()
+    _leave(server)
+
+
+def _leave(server: DeviceServer) -> NoReturn:
+    """Tell how far the run has come and end the process at once: Python would wait for threads that wait for clients.
+
+    Clients that have not heard of the end lose the connection and wait for the next server.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+    try:
+        draw_history(server.report.folder)
+    except OSError as error:
+        print(f"server.py: cannot draw history.png: {error}", file=sys.stderr, flush=True)
+    committed, num_rounds = server.about["committed"], server.args.rounds
+    print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}", flush=True)
+    os._exit(0 if committed >= num_rounds else 1)
 
 
 def reachable_addresses(server_address: str) -> list[str]:
@@ -50,50 +91,3 @@ def reachable_addresses(server_address: str) -> list[str]:
         except OSError:  # no network: clients on this machine only
             pass
     return addresses
-
-
-class _Server(Server):
-    """Flower's server; lets all sampled clients train at the same time and cannot hang on an error."""
-
-    def __init__(self, strategy: DeviceFedAvg) -> None:
-        super().__init__(client_manager=_ClientManager(), strategy=strategy)
-        self.set_max_workers(MAX_CLIENTS)  # Flower's default: processor cores + 4
-
-    def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
-        """Run the rounds; an error or a signal to stop ends the process at once.
-
-        Left to itself it would hang: Python waits for its worker threads, which wait for their clients.
-        """
-
-        def stop(_number: int, _frame: object) -> None:
-            for number in STOP_SIGNALS:
-                signal.signal(number, signal.SIG_IGN)  # once is enough
-            os._exit(_summarise(self.strategy, num_rounds))
-
-        for number in STOP_SIGNALS:
-            signal.signal(number, stop)
-        try:
-            return super().fit(num_rounds, timeout)
-        except Exception:
-            traceback.print_exc()
-            try:
-                _summarise(self.strategy, num_rounds)
-            finally:
-                os._exit(1)
-
-
-class _ClientManager(SimpleClientManager):
-    """Flower's registry of connected clients; says who comes."""
-
-    def register(self, client: ClientProxy) -> bool:
-        """Add a client."""
-        registered = super().register(client)
-        print(f"a client has connected, {len(self)} now", flush=True)
-        return registered
-
-
-def _summarise(strategy: DeviceFedAvg, num_rounds: int) -> int:
-    """Draw the history, print where the results are, and return the exit code."""
-    draw_history(strategy.report.folder)
-    print(f"{strategy.committed} of {num_rounds} rounds done, results in {strategy.report.folder}", flush=True)
-    return 0 if strategy.committed == num_rounds else 1

@@ -1,24 +1,53 @@
-"""Federated averaging for devices: waits for its clients, keeps every new global model, reports every round."""
+"""What goes into the global model: only sound results of clients, averaged the same way on every machine."""
 
 from __future__ import annotations
 
 import math
+from typing import Sequence
 
-from federation.report import Report
-
+import numpy as np
 from flwr.common import (
-    EvaluateIns,
     EvaluateRes,
-    FitIns,
     FitRes,
     Metrics,
+    NDArrays,
     Parameters,
     Scalar,
+    ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
-from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
+
+MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger number would take over the average
+
+
+class DeviceFedAvg(FedAvg):
+    """FedAvg (McMahan et al., 2017), averaging in float64 and one result at a time.
+
+    Flower's own averaging rounds differently from version to version; this one gives the same bits on all.
+    """
+
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> tuple[Parameters | None, dict[str, Scalar]]:
+        """Average the clients' models and metrics, weighted by their examples; None if there are no results."""
+        if not results:
+            return None, {}
+        total = sum(result.num_examples for _, result in results)
+        sums: list[np.ndarray] = []
+        for _, result in results:
+            arrays = parameters_to_ndarrays(result.parameters)
+            dtypes = [array.dtype for array in arrays]
+            sums = sums or [np.zeros(array.shape, np.float64) for array in arrays]
+            for running_sum, array in zip(sums, arrays):
+                running_sum += array * np.float64(result.num_examples)
+        averages = [(running_sum / total).astype(dtype) for running_sum, dtype in zip(sums, dtypes)]
+        metrics = weighted_average([(result.num_examples, result.metrics) for _, result in results])
+        return ndarrays_to_parameters(averages), metrics
 
 
 def weighted_average(results: list[tuple[int, Metrics]]) -> Metrics:
@@ -36,78 +65,52 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-class DeviceFedAvg(FedAvg):
-    """FedAvg (McMahan et al., 2017) with what a run on real devices needs around it.
+def decode(parameters: Parameters) -> NDArrays:
+    """Return the arrays in `parameters`; raises ValueError, with the reason, if they are not a model's."""
+    try:
+        arrays = parameters_to_ndarrays(parameters)
+    except Exception as error:  # bytes from the network: NumPy raises whatever its reading stumbles over
+        raise ValueError(f"its bytes are no arrays ({type(error).__name__})") from error
+    for i, array in enumerate(arrays):
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"array {i} holds no numbers but {array.dtype}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"array {i} has NaN or infinity in it")
+    if not arrays:
+        raise ValueError("it has no arrays")
+    return arrays
 
-    It takes FedAvg's arguments and a `report`. `committed` counts the rounds whose global model is on disk.
-    """
 
-    def __init__(self, *, report: Report, **fedavg_arguments) -> None:
-        super().__init__(**fedavg_arguments)
-        self.report = report
-        self.committed = 0
+def fault_in_model(parameters: Parameters, reference: Sequence[np.ndarray] | None = None) -> str | None:
+    """Return why a model is of no use, or None: if its arrays are finite, and those of the `reference` in shape."""
+    try:
+        arrays = decode(parameters)
+    except ValueError as error:
+        return str(error)
+    if reference is None:
+        return None
+    if len(arrays) != len(reference):
+        return f"it has {len(arrays)} arrays, the global model {len(reference)}"
+    for i, (array, expected) in enumerate(zip(arrays, reference)):
+        if (array.shape, array.dtype) != (expected.shape, expected.dtype):
+            found, wanted = (f"{a.dtype} of shape {a.shape}" for a in (array, expected))
+            return f"array {i} is {found}, the global model's {wanted}"
+    return None
 
-    def configure_fit(
-        self, server_round: int, parameters: Parameters, client_manager: ClientManager
-    ) -> list[tuple[ClientProxy, FitIns]]:
-        """Sample the clients of a round, once `min_available_clients` are connected."""
-        # FedAvg takes its fraction of the clients that are there before it waits for the others.
-        missing = self.min_available_clients - client_manager.num_available()
-        if missing > 0:
-            print(f"round {server_round} waits for {self.min_available_clients} clients: {missing} missing", flush=True)
-            while not client_manager.wait_for(self.min_available_clients):
-                pass  # wait_for gives up after a day
-        self._fit_counts = 0, 0  # results and failures
-        self.report.start_round(server_round)
-        return super().configure_fit(server_round, parameters, client_manager)
 
-    def aggregate_fit(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, FitRes]],
-        failures: list[tuple[ClientProxy, FitRes] | BaseException],
-    ) -> tuple[Parameters | None, dict[str, Scalar]]:
-        """Average the clients' models and keep the new global model on disk."""
-        parameters, metrics = super().aggregate_fit(server_round, results, failures)
-        if parameters is not None:
-            self.report.save_model(parameters_to_ndarrays(parameters))
-            self.committed += 1
-        for client, result in results:
-            self.report.add_fit(client.cid, result.num_examples, result.metrics)
-        self._fit_counts = len(results), len(failures)
-        return parameters, metrics
+def fault_in_fit(result: FitRes, reference: Sequence[np.ndarray]) -> str | None:
+    """Return why the result of a training cannot be averaged, or None if it can."""
+    return fault_in_model(result.parameters, reference) or _fault_in_number(result.num_examples)
 
-    def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, dict[str, Scalar]] | None:
-        """Evaluate the global model on the server, after a round of training."""
-        result = super().evaluate(server_round, parameters) if server_round > 0 else None
-        if result is not None:
-            self.report.add_central_evaluation(loss=result[0], accuracy=result[1]["accuracy"])
-        return result
 
-    def num_evaluation_clients(self, num_available_clients: int) -> tuple[int, int]:
-        """Return how many clients evaluate, and that one is enough: only the training waits for the minimum."""
-        sample_size, _ = super().num_evaluation_clients(num_available_clients)
-        return sample_size, 1
+def fault_in_evaluation(result: EvaluateRes) -> str | None:
+    """Return why the result of an evaluation cannot be averaged, or None if it can."""
+    if not _is_number(result.loss):
+        return f"its loss is {result.loss}"
+    return _fault_in_number(result.num_examples)
 
-    def configure_evaluate(
-        self, server_round: int, parameters: Parameters, client_manager: ClientManager
-    ) -> list[tuple[ClientProxy, EvaluateIns]]:
-        """Sample the clients that evaluate the new global model; if all have left, the round ends without that."""
-        if client_manager.num_available() == 0:
-            self.aggregate_evaluate(server_round, [], [])
-            return []
-        return super().configure_evaluate(server_round, parameters, client_manager)
 
-    def aggregate_evaluate(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, EvaluateRes]],
-        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
-    ) -> tuple[float | None, dict[str, Scalar]]:
-        """Average what the clients measured, which ends the round."""
-        loss, metrics = super().aggregate_evaluate(server_round, results, failures)
-        for client, result in results:
-            self.report.add_evaluation(client.cid, result.loss, result.metrics)
-        num_fitted, fit_failures = self._fit_counts
-        self.report.end_round(num_fitted, fit_failures + len(failures), loss, metrics.get("accuracy"))
-        return loss, metrics
+def _fault_in_number(num_examples: int) -> str | None:
+    if 1 <= num_examples <= MAX_EXAMPLES:
+        return None
+    return f"it claims {num_examples} examples"

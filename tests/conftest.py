@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import socket
@@ -90,6 +91,30 @@ def address() -> str:
     """A free address on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def start_server(start, address, tmp_path):
+    """Return a function that starts the server on `address` and waits until it listens."""
+
+    def start_server(*arguments, **popen_arguments) -> Process:
+        results = () if "--resume" in arguments else ("--results_dir", tmp_path / "results")
+        server = start("server.py", "--server_address", address, *results, *arguments, **popen_arguments)
+        server.wait_for(f"clients connect with --server_address={address}")
+        return server
+
+    return start_server
+
+
+@pytest.fixture
+def start_device(start, address):
+    """Return a function that starts tests/device.py as client `cid`, with `faults` as described there."""
+
+    def start_device(cid: int, *arguments, python: str | Path = sys.executable, **faults) -> Process:
+        arguments = ("--cid", cid, "--server_address", address, *arguments)
+        return start("tests/device.py", *arguments, python=python, env={"FAULTS": json.dumps(faults)})
+
+    return start_device
 
 
 def copy_sample(data_dir: Path) -> Path:

@@ -118,7 +118,7 @@ def test_a_client_comes_back_when_its_server_does_and_ends_at_ctrl_c(start, addr
     client = start("client_pytorch.py", "--cid", 4, "--server_address", address, *arguments)
     for attempt in (1, 2):
         server = start("server.py", "--server_address", address, "--results_dir", tmp_path / f"results{attempt}")
-        server.wait_for("a client has connected, 1 now")
+        server.wait_for("has joined, 1 now")
         server.popen.kill()
         client.wait_for(f"lost the server at {address} (UNAVAILABLE): trying again", count=attempt)
     client.popen.send_signal(signal.SIGINT)

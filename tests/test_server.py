@@ -16,21 +16,6 @@ from conftest import read_csv
 DUMMY = "tests/dummy_client.py"
 
 
-@pytest.fixture
-def start_server(start, address, tmp_path):
-    """Return a function that starts the server on `address` and waits until it listens."""
-
-    def start_server(*arguments, **popen_arguments):
-        results = tmp_path / "results"
-        server = start(
-            "server.py", "--server_address", address, "--results_dir", results, *arguments, **popen_arguments
-        )
-        server.wait_for(f"clients connect with --server_address={address}")
-        return server
-
-    return start_server
-
-
 def test_two_rounds_of_fedavg_and_their_results(start_server, start, address, tmp_path):
     server = start_server("--rounds", 2, "--min_num_clients", 3, "--epochs", 5, "--batch_size", 7)
     clients = start(DUMMY, address, "--count", 3)
@@ -69,7 +54,7 @@ def test_minimum_of_clients(start_server, start, address, minimum):
 def test_no_round_below_the_minimum(start_server, start, address):
     server = start_server("--rounds", 1, "--min_num_clients", 3)
     first = start(DUMMY, address, "--count", 2)
-    server.wait_for("a client has connected, 2 now")
+    server.wait_for("has joined, 2 now")
     time.sleep(3)
     assert "fit" not in first.output and "round 1:" not in server.output
     start(DUMMY, address, "--first", 2)

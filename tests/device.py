@@ -1,0 +1,94 @@
+"""A client that does not learn but computes: the real connection around a model of a few numbers, and faults on order.
+
+    python tests/device.py --cid 0 --server_address ADDRESS [the other flags of a client]
+
+Each fit adds numbers to the model that depend on the client and the round only, so a run has one possible result. The
+environment variable FAULTS holds a JSON object:
+
+    size        numbers in the model (default 6)
+    sleep       seconds that a fit takes
+    evaluate_sleep, initial_sleep
+    round       the fit in which the fault happens; 0: whenever the initial model is asked for
+    kind        what happens: see `spoil` and `DeviceClient.fit`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from federation.arguments import parse_client
+from federation.connection import stay_connected
+
+import numpy as np
+from flwr.client import NumPyClient
+from flwr.common import Code, FitRes, Parameters, Status, ndarrays_to_parameters
+
+FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
+
+
+def numbers(cid: int, server_round: int, size: int) -> np.ndarray:
+    return np.random.RandomState(1000 * server_round + cid).standard_normal(size).astype(np.float32)
+
+
+def spoil(kind: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    first, *others = arrays
+    return {
+        "other shape": [first.reshape(-1, 1), *others],
+        "fewer arrays": others,
+        "more arrays": [*arrays, first],
+        "one number": [np.ones(1, np.float32), *others],
+        "nan": [first * np.nan, *others],
+        "inf": [first / 0, *others],
+        "float64": [first.astype(np.float64), *others],
+        "text": [np.array(["a"] * first.size), *others],
+    }.get(kind, arrays)
+
+
+class DeviceClient(NumPyClient):
+    def __init__(self, cid: int) -> None:
+        self.cid = cid
+
+    def get_parameters(self, config):
+        return [np.zeros(FAULTS.get("size", 6), np.float32), np.zeros((2, 3), np.float32)]
+
+    def fit(self, parameters, config):
+        kind = FAULTS.get("kind") if config["server_round"] == FAULTS.get("round") else None
+        print(f"fit {config['server_round']} begins", flush=True)
+        time.sleep(FAULTS.get("sleep", 0) if kind != "late" else 8)
+        if kind == "raise":
+            raise RuntimeError("the disk is on fire")
+        arrays = [array + numbers(self.cid, config["server_round"], array.size).reshape(array.shape) for array in parameters]
+        examples = {"0 examples": 0, "-1 examples": -1, "2**62 examples": 2**62}.get(kind, self.cid + 1)
+        metrics = {"no metrics": {}, "odd metrics": {"accuracy": "high", "seconds": "=1+1"}}.get(kind, {"a": np.float32(1)})
+        return spoil(kind, arrays), examples, metrics
+
+    def evaluate(self, parameters, config):
+        time.sleep(FAULTS.get("evaluate_sleep", 0))
+        if FAULTS.get("kind") == "odd evaluation":
+            return float("nan"), 0, {"accuracy": "high"}
+        return float(self.cid), self.cid + 1, {"accuracy": 0.5}
+
+    def to_client(self):
+        client = super().to_client()
+        if FAULTS.get("kind") == "garbage":
+            garbage = FitRes(Status(Code.OK, ""), Parameters([b"\x93NUMPY garbage"] * 2, "numpy.ndarray"), 1, {})
+            client.fit = lambda ins: garbage
+        if FAULTS.get("kind") == "dies when asked for the initial model":
+            client.get_parameters = lambda ins: os._exit(9)
+        if FAULTS.get("kind") == "nan as initial model":
+            nan = ndarrays_to_parameters([array * np.nan for array in self.get_parameters({})])
+            client.get_parameters = lambda ins: type(client).get_parameters(client, ins).__class__(
+                Status(Code.OK, ""), nan
+            )
+        return client
+
+
+if __name__ == "__main__":
+    args = parse_client(__doc__, 50)
+    stay_connected(DeviceClient(args.cid), args)
+    print("end of the script", flush=True)

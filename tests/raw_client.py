@@ -1,0 +1,46 @@
+"""A client that says what it is told to: Flower's messages over gRPC, without Flower's client around them."""
+
+from __future__ import annotations
+
+import queue
+from typing import Callable
+
+import grpc
+import numpy as np
+from flwr.common import FitRes, Code, GetParametersRes, GetPropertiesRes, Status, ndarrays_to_parameters, serde
+from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
+from flwr.proto.transport_pb2_grpc import FlowerServiceStub
+
+OK = Status(Code.OK, "")
+
+
+class RawClient:
+    """Joins the server at `address`. `received` has the kinds of the server's messages, `messages` these themselves."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+        self.replies: queue.SimpleQueue = queue.SimpleQueue()
+        self.stream = FlowerServiceStub(self.channel).Join(iter(self.replies.get, None), timeout=60)
+
+    def receive(self) -> ServerMessage:
+        """Wait for the next message; raises grpc.RpcError when the server ends the connection."""
+        return next(self.stream)
+
+    def reply(self, message: ClientMessage) -> None:
+        self.replies.put(message)
+
+    def close(self) -> None:
+        self.replies.put(None)
+        self.channel.close()
+
+
+def properties(answer: dict) -> ClientMessage:
+    return ClientMessage(get_properties_res=serde.get_properties_res_to_proto(GetPropertiesRes(OK, answer)))
+
+
+def nonce_of(message: ServerMessage) -> str:
+    return serde.get_properties_ins_from_proto(message.get_properties_ins).config["nonce"]
+
+
+def refusal_of(message: ServerMessage) -> str:
+    return serde.get_properties_ins_from_proto(message.get_properties_ins).config["refused"]
