@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import hmac
 import json
+import secrets
 import sys
 import zlib
 from pathlib import Path
@@ -21,7 +22,10 @@ from federation.device import describe
 import numpy as np
 
 MAX_TEXT = 100  # characters; what strangers send ends up on a terminal and in files
-IDENTITY = {"cid": int, "device": str, "script": str, "dataset": str, "num_clients": int, "model": str}
+IDENTITY = {
+    "cid": int, "device": str, "script": str, "dataset": str, "num_clients": int, "model": str,
+    "process": str,  # random; tells a client that has lost its connection from another one with its cid
+}  # fmt: skip
 
 
 class Refused(BaseException):
@@ -44,6 +48,7 @@ def identity_of_client(args: argparse.Namespace, model: Sequence[np.ndarray]) ->
         "dataset": args.dataset,
         "num_clients": args.num_clients,
         "model": fingerprint(model),
+        "process": secrets.token_hex(8),
     }
 
 

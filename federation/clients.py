@@ -96,6 +96,10 @@ class Clients(ClientManager):
             self._at_work.discard(client.cid)
             self._changed.notify_all()
 
+    def by_process(self) -> dict[Scalar, ClientProxy]:
+        """Return the available clients by the client's process, which survives its connections."""
+        return {client.properties["process"]: client for client in self.all().values() if client.properties}
+
     def _greet(self, client: ClientProxy) -> None:
         """Ask a newcomer who it is, and admit it or send it away."""
         nonce = secrets.token_hex(16)
@@ -132,14 +136,21 @@ class Clients(ClientManager):
             reason = objection(identity, self.federation)
             if reason is not None:
                 raise Refused(reason)
-            for other in self._admitted.values():
-                if identity and other.properties and other.properties["cid"] == identity["cid"]:
-                    raise Refused(f"its --cid is taken by {name_of(other)}", again=True)
+            if identity:
+                self._make_room(identity)
             self._newcomers.discard(client.cid)
             client.properties = identity
             self._admitted[client.cid] = client
             print(f"{name_of(client)} has joined, {len(self._admitted)} now", flush=True)
             self._changed.notify_all()
+
+    def _make_room(self, identity: dict[str, Scalar]) -> None:
+        """Raise Refused if another client has this cid, forget the old connection if it is the same client."""
+        for other in list(self._admitted.values()):
+            if other.properties.get("cid") == identity["cid"]:
+                if other.properties["process"] != identity["process"]:
+                    raise Refused(f"its --cid is taken by {name_of(other)}", again=True)
+                del self._admitted[other.cid]  # it is dead, only nobody here has noticed yet
 
     def _send_away(self, client: ClientProxy, identity: Mapping[str, Scalar], refusal: Refused) -> None:
         try:

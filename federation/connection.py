@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import queue
 import random
 import socket
 import ssl
 import sys
+import threading
 import time
 
 from federation import MAX_MESSAGE_BYTES
 from federation.admission import Refused, identity_of_client
 from federation.arguments import is_loopback, split_address
-from federation.tls import client_context
 from federation.keepalive import watch_connections
 from federation.participant import Participant, exit_at_signals
+from federation.tls import client_context
 
 import grpc
 from flwr.client import NumPyClient, start_client
@@ -36,6 +38,7 @@ def stay_connected(client: NumPyClient, args: argparse.Namespace) -> None:
     reached for `args.retry_for` seconds; with 130 at Ctrl-C and 143 at SIGTERM.
     """
     exit_at_signals()
+    _hide_grpc_race()
     model = client.get_parameters({})
     participant = Participant(client, identity_of_client(args, model), args.token)
     watch_connections(split_address(args.server_address)[1])
@@ -50,7 +53,7 @@ def stay_connected(client: NumPyClient, args: argparse.Namespace) -> None:
 
 def _connect_until_ended(participant: Participant, args: argparse.Namespace) -> None:
     """Return once the server has ended the run; raises Refused if there is no use in trying again."""
-    said = None  # the last line; no line is printed twice in a row
+    said = None  # no line is printed again while the client just waits
     give_up_at = time.monotonic() + args.retry_for
     pause = 1.0
     refused = False
@@ -59,6 +62,7 @@ def _connect_until_ended(participant: Participant, args: argparse.Namespace) -> 
             _probe(args.server_address, args.root_certificate)
             if not refused:
                 print(f"connecting to {args.server_address}", flush=True)
+                said = None
             participant.was_asked = refused = False
             start_client(
                 server_address=args.server_address,
@@ -75,6 +79,7 @@ def _connect_until_ended(participant: Participant, args: argparse.Namespace) -> 
             if not refusal.again:
                 raise
             problem, refused = f"{refusal}: trying again", True
+        _end_request_threads()
         if problem != said:
             print(problem, flush=True)
             said = problem
@@ -95,6 +100,31 @@ def _lost(error: grpc.RpcError | StopIteration, server_address: str) -> str:
     return f"lost the server at {server_address} ({error.code().name}): trying again"
 
 
+def _end_request_threads() -> None:
+    """End the threads that broken connections have left behind.
+
+    Flower's client has gRPC take the messages to send out of a queue. When the connection breaks, that thread goes on
+    to wait for the next one, for ever: a thread for each lost connection, if nobody sends it the end mark, None.
+    """
+    for frame in sys._current_frames().values():
+        while frame is not None:
+            caller = frame.f_back
+            if frame.f_code is queue.Queue.get.__code__ and caller and caller.f_globals["__name__"] == "grpc._channel":
+                frame.f_locals["self"].put(None)
+            frame = caller
+
+
+def _hide_grpc_race() -> None:
+    """Show no traceback of a gRPC thread that, now and then, looks at a channel which Flower has just closed."""
+    show = threading.excepthook
+
+    def excepthook(error: threading.ExceptHookArgs) -> None:
+        if "Channel closed" not in str(error.exc_value):
+            show(error)
+
+    threading.excepthook = excepthook
+
+
 def _probe(server_address: str, root_certificate: bytes | None) -> None:
     """Return if a Flower server could be there; raises OSError if nobody is, Refused if TLS does not fit.
 
@@ -113,7 +143,8 @@ def _probe(server_address: str, root_certificate: bytes | None) -> None:
         except ssl.SSLCertVerificationError as error:
             if error.verify_code == CERTIFICATE_NOT_YET_VALID:  # a Raspberry Pi does not know the time when it starts
                 raise OSError(f"its certificate is not valid yet; the clock here says {time.ctime()}") from error
-            raise Refused(f"the server at {server_address} is not the right one: {error.verify_message}") from error
+            reason = f"its certificate does not fit --root_certificate: {error.verify_message}"
+            raise Refused(f"the server at {server_address} is another one than expected: {reason}") from error
         except ssl.SSLEOFError as error:  # it went down just now
             raise OSError("it closed the connection") from error
         except ssl.SSLError as error:

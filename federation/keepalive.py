@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 # The other side is asked after IDLE seconds of silence, then every INTERVAL. After LOST seconds without an answer, or
-# without any progress in sending, the connection is given up. An outage of a minute goes by unnoticed.
-IDLE, INTERVAL, LOST = 30, 10, 80
+# without any progress in sending, the connection is given up.
+IDLE, INTERVAL, LOST = 20, 4, 65
 SWEEP_PAUSE = 5  # seconds
 OPEN_FILES = Path("/dev/fd")  # on Linux and macOS
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
 import traceback
+from dataclasses import replace
 from typing import Any, Callable, Mapping, TypeVar
 
 from federation.admission import Refused, proof
@@ -44,6 +46,8 @@ class Participant(Client):
         self.identity = identity
         self.token = token
         self.was_asked = False
+        self.last_question = b""
+        self.last_result: FitRes | None = None
 
     def get_properties(self, ins: GetPropertiesIns) -> GetPropertiesRes:
         """Tell the server who this is; raises Refused if the server's answer to that was no."""
@@ -65,8 +69,20 @@ class Participant(Client):
         return self._call(self.client.get_parameters, ins, failed)
 
     def fit(self, ins: FitIns) -> FitRes:
-        """Let the wrapped client train."""
+        """Let the wrapped client train.
 
+        If the connection breaks, the server asks again for the same. The result is kept for that.
+        """
+        question = _digest(ins)
+        if question == self.last_question:
+            print(f"round {ins.config.get('server_round', '?')}: sending the result again", flush=True)
+        else:
+            self.last_result = self._fit(ins)
+            self.last_question = question if self.last_result.status.code == Code.OK else b""
+        tensors = list(self.last_result.parameters.tensors)  # a copy, because Flower empties the list
+        return replace(self.last_result, parameters=replace(self.last_result.parameters, tensors=tensors))
+
+    def _fit(self, ins: FitIns) -> FitRes:
         def failed(reason: str) -> FitRes:
             return FitRes(Status(Code.FIT_NOT_IMPLEMENTED, reason), NO_PARAMETERS, 0, {})
 
@@ -74,6 +90,8 @@ class Participant(Client):
 
     def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
         """Let the wrapped client evaluate."""
+        self.last_question = b""
+        self.last_result = None  # the server has it, or does not want it any more
 
         def failed(reason: str) -> EvaluateRes:
             return EvaluateRes(Status(Code.EVALUATE_NOT_IMPLEMENTED, reason), 0.0, 0, {})
@@ -89,6 +107,14 @@ class Participant(Client):
             traceback.print_exc()
             # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
             return failed(f"{type(error).__name__}: {error}")
+
+
+def _digest(ins: FitIns) -> bytes:
+    """Return a hash of an instruction: of the model and what is to be done with it."""
+    digest = hashlib.sha256(repr(sorted(ins.config.items())).encode())
+    for tensor in ins.parameters.tensors:
+        digest.update(tensor)
+    return digest.digest()
 
 
 def _report(name: str, task: Callable, ins: FitIns | EvaluateIns) -> FitRes | EvaluateRes:

@@ -46,7 +46,7 @@ class Report:
                     csv.writer(file).writerow(columns)
             else:
                 rows = [row for row in _read_rows(folder / name, columns) if int(row["round"]) <= last["round"]]
-                if name == "rounds.csv" and not any(int(row["round"]) == last["round"] for row in rows):
+                if name == "rounds.csv" and last["round"] > max([int(row["round"]) for row in rows], default=0):
                     rows.append(last)  # the server died between the training and the end of the round
                 with replaced(folder / name) as file:
                     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)

@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 import time
-from typing import Any, Callable, Iterable, Tuple
+from typing import Any, Callable, List, Tuple
 
 from federation import checkpoint
 from federation.admission import printable
@@ -23,9 +23,10 @@ from flwr.server.strategy import Strategy
 
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
 GOODBYE_TIMEOUT = 2  # seconds in which the clients have to hear that the run is over
+PATIENCE = 10  # seconds in which a client whose connection broke is back, if its network is
 COME_BACK_TIMEOUT = 45  # seconds in which clients that have lost their server find the next one
 
-Answers = Iterable[Tuple[ClientProxy, Any]]
+Answers = List[Tuple[ClientProxy, Any]]
 
 
 class NoClients(Exception):
@@ -56,10 +57,11 @@ class DeviceServer(Server):
         first_round = self.about["round"] + 1
         for server_round in range(first_round, num_rounds + 1):
             self._wait_for_clients(server_round)
-            self.report.start_round(server_round)
             if not self.model:
                 self.model = decode(self._initial_parameters())
+                self._wait_for_clients(server_round)  # if one has left over that
             self.clients.is_fixed = True
+            self.report.start_round(server_round)
             num_results, num_failures = self._train(server_round)
             self._evaluate(server_round, num_results, num_failures)
         if first_round > num_rounds:  # resumed after its last round: only the clients do not know yet
@@ -70,8 +72,7 @@ class DeviceServer(Server):
         """Tell the clients that the run is over. Flower calls this after `fit`."""
         self.clients.run_is_over = True
         goodbyes = [(client, ReconnectIns(seconds=None)) for client in self.clients.all().values()]
-        for _ in self._ask("reconnect", goodbyes, 0, GOODBYE_TIMEOUT):
-            pass
+        self._ask("reconnect", goodbyes, 0, GOODBYE_TIMEOUT, patience=0)
 
     def _wait_for_clients(self, server_round: int) -> None:
         wanted = self.args.min_num_clients
@@ -139,12 +140,18 @@ class DeviceServer(Server):
         self.report.end_round(num_fitted, fit_failures + len(failures), loss, metrics.get("accuracy"))
 
     def _ask(
-        self, task: str, instructions: list[tuple[ClientProxy, Any]], server_round: int, timeout: float
-    ) -> list[tuple[ClientProxy, Any]]:
+        self,
+        task: str,
+        instructions: list[tuple[ClientProxy, Any]],
+        server_round: int,
+        timeout: float,
+        patience: float = PATIENCE,
+    ) -> Answers:
         """Give all clients their instructions at the same time; return what each one answered.
 
-        That is a result, the exception that came instead, or None after `timeout` seconds, which count from here:
-        sending the model is in them. A client that is late is disconnected, and what it still sends is lost.
+        That is a result, or the exception that came instead, or None after `timeout` seconds, which count from here:
+        sending the model is in them. A client that loses its connection and comes back is asked again, as long as
+        others are at work and `patience` seconds more.
         """
         answers: queue.SimpleQueue = queue.SimpleQueue()
 
@@ -160,17 +167,38 @@ class DeviceServer(Server):
                 self.clients.end_work(client)
                 answers.put((client, result))
 
-        deadline = time.monotonic() + timeout
-        answered: dict[ClientProxy, Any] = {client: None for client, _ in instructions}
-        for client, instruction in instructions:
+        at_work: dict[ClientProxy, Any] = {}  # client -> instruction
+        lost: dict[ClientProxy, tuple[Any, Exception]] = {}  # client -> instruction and why it is lost
+        answered: dict[ClientProxy, Any] = {}
+
+        def send(client: ClientProxy, instruction: Any) -> None:
+            at_work[client] = instruction
             self.clients.start_work(client)
             threading.Thread(target=ask, args=(client, instruction), daemon=True).start()
-        for _ in instructions:
+
+        for client, instruction in instructions:
+            send(client, instruction)
+        give_up_at = time.monotonic() + timeout
+        lost_at = 0.0
+        while time.monotonic() < give_up_at and (at_work or (lost and time.monotonic() < lost_at + patience)):
             try:
-                client, answer = answers.get(timeout=max(0, deadline - time.monotonic()))
+                client, answer = answers.get(timeout=min(0.2, max(0.0, give_up_at - time.monotonic())))
             except queue.Empty:
-                break
-            answered[client] = answer
+                back = self.clients.by_process()
+                for client in [*at_work, *lost]:
+                    successor = back.get(client.properties.get("process"))
+                    if successor not in (None, client):
+                        send(successor, at_work.pop(client) if client in at_work else lost.pop(client)[0])
+                continue
+            if client not in at_work:  # it has answered over a newer connection
+                continue
+            instruction = at_work.pop(client)
+            if isinstance(answer, Exception):
+                lost[client], lost_at = (instruction, answer), time.monotonic()
+            else:
+                answered[client] = answer
+        answered.update(dict.fromkeys(at_work))
+        answered.update({client: error for client, (_, error) in lost.items()})
         return sorted(answered.items(), key=lambda item: number_of(item[0]))
 
     def _sort_out(

@@ -44,7 +44,7 @@ class DeviceFedAvg(FedAvg):
             dtypes = [array.dtype for array in arrays]
             sums = sums or [np.zeros(array.shape, np.float64) for array in arrays]
             for running_sum, array in zip(sums, arrays):
-                running_sum += array * np.float64(result.num_examples)
+                running_sum += np.multiply(array, result.num_examples, dtype=np.float64)
         averages = [(running_sum / total).astype(dtype) for running_sum, dtype in zip(sums, dtypes)]
         metrics = weighted_average([(result.num_examples, result.metrics) for _, result in results])
         return ndarrays_to_parameters(averages), metrics

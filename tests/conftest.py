@@ -29,6 +29,71 @@ needs_py38_pytorch = pytest.mark.skipif(
 )
 
 
+# The faults that a federation has to survive. A test that shows one of them has the mark `row(number)`; the report at
+# the end of a test run lists them.
+ROWS = {
+    1: "a client that starts 30 s before the server",
+    2: "a client that is killed, idle or in mid-fit",
+    3: "a client whose fit raises an error",
+    4: "fewer clients than the minimum remain",
+    5: "a replacement joins in time",
+    6: "60 s without network while a result is under way",
+    7: "300 s without network while the client is idle",
+    8: "a client that is frozen while it gets a large model",
+    9: "a result that comes after the timeout",
+    10: "a server that is killed, at any moment, and resumed",
+    11: "a server killed while it writes a checkpoint; a full disk",
+    12: "Ctrl-C and SIGTERM to the server",
+    13: "Ctrl-C and SIGTERM to a client",
+    14: "an error in the strategy, the report, the evaluation",
+    15: "a bad result among good ones",
+    16: "a round in which all clients fail",
+    17: "the client asked for the initial model dies",
+    18: "a client that does not fit the others",
+    19: "wrong certificates, TLS on one side only",
+    20: "a client without the token",
+    21: "no internet",
+    22: "50 normal runs on Python 3.8 with Flower 1.11.1",
+    23: "200 servers that come and go",
+    24: "Flower 1.6.0, 1.11.1, 1.25 and 1.41 in one federation",
+    25: "random bytes, HTTP and 1,000 connections to the server's port",
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="also run what takes minutes or needs root")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "row(number): shows that the federation survives this fault")
+    config.addinivalue_line("markers", "slow: takes minutes; runs with --all only")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.get_closest_marker("slow") and not config.getoption("--all"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: ./run_tests.sh --all"))
+        for mark in item.iter_markers("row"):
+            item.user_properties.append(("row", mark.args[0]))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """List the faults, what came of their tests and how long these took."""
+    outcomes: dict[int, dict[str, int]] = {}
+    seconds: dict[int, float] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for row in [value for name, value in report.user_properties if name == "row"]:
+                counts = outcomes.setdefault(row, {})
+                counts[outcome] = counts.get(outcome, 0) + 1
+                seconds[row] = seconds.get(row, 0) + report.duration
+    if outcomes:
+        terminalreporter.section("faults survived")
+        for row, counts in sorted(outcomes.items()):
+            counted = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+            terminalreporter.line(f"{row:>3}  {ROWS[row]:<63} {counted:<22} {seconds[row]:6.1f} s")
+
+
 class Process:
     """A running script; its output, stdout and stderr together, goes to a file."""
 

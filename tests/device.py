@@ -26,7 +26,7 @@ from federation.connection import stay_connected
 
 import numpy as np
 from flwr.client import NumPyClient
-from flwr.common import Code, FitRes, Parameters, Status, ndarrays_to_parameters
+from flwr.common import Code, FitRes, GetParametersRes, Parameters, Status, ndarrays_to_parameters
 
 FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
 
@@ -62,9 +62,13 @@ class DeviceClient(NumPyClient):
         time.sleep(FAULTS.get("sleep", 0) if kind != "late" else 8)
         if kind == "raise":
             raise RuntimeError("the disk is on fire")
-        arrays = [array + numbers(self.cid, config["server_round"], array.size).reshape(array.shape) for array in parameters]
+        arrays = [
+            array + numbers(self.cid, config["server_round"], array.size).reshape(array.shape) for array in parameters
+        ]
         examples = {"0 examples": 0, "-1 examples": -1, "2**62 examples": 2**62}.get(kind, self.cid + 1)
-        metrics = {"no metrics": {}, "odd metrics": {"accuracy": "high", "seconds": "=1+1"}}.get(kind, {"a": np.float32(1)})
+        metrics = {"no metrics": {}, "odd metrics": {"accuracy": "high", "seconds": "=1+1"}}.get(
+            kind, {"a": np.float32(1)}
+        )
         return spoil(kind, arrays), examples, metrics
 
     def evaluate(self, parameters, config):
@@ -82,9 +86,7 @@ class DeviceClient(NumPyClient):
             client.get_parameters = lambda ins: os._exit(9)
         if FAULTS.get("kind") == "nan as initial model":
             nan = ndarrays_to_parameters([array * np.nan for array in self.get_parameters({})])
-            client.get_parameters = lambda ins: type(client).get_parameters(client, ins).__class__(
-                Status(Code.OK, ""), nan
-            )
+            client.get_parameters = lambda ins: GetParametersRes(Status(Code.OK, ""), nan)
         return client
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import queue
-from typing import Callable
 
 import grpc
-import numpy as np
-from flwr.common import FitRes, Code, GetParametersRes, GetPropertiesRes, Status, ndarrays_to_parameters, serde
+from flwr.common import Code, GetPropertiesRes, Status, serde
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 

@@ -1,0 +1,764 @@
+"""What a federation has to survive. The numbers of the rows are those in conftest.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from federation import checkpoint
+from federation.admission import proof
+from federation.rounds import PATIENCE
+
+import grpc
+import numpy as np
+import pytest
+from conftest import NEWEST, PY38_PYTORCH, PY38_TF, ROOT, needs_newest, needs_py38_pytorch, needs_py38_tf, read_csv
+from device import numbers
+from flwr.common import GetPropertiesIns, serde
+from flwr.proto import transport_pb2_grpc
+from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
+from raw_client import RawClient, nonce_of, properties, refusal_of
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+ROUND_1 = "round 1: 2 results and 0 failures"
+
+
+def expected_model(rounds: int, cids=(0, 1), size: int = 6) -> list[np.ndarray]:
+    """What devices with these cids make of their zeros: client `cid` has cid + 1 examples."""
+    model = [np.zeros(size, np.float32), np.zeros((2, 3), np.float32)]
+    for server_round in range(1, rounds + 1):
+        total = sum(cid + 1 for cid in cids)
+        results = [
+            [array + numbers(cid, server_round, array.size).reshape(array.shape) for array in model] for cid in cids
+        ]
+        model = [
+            (sum(np.float64(cid + 1) * array for cid, array in zip(cids, arrays)) / total).astype(np.float32)
+            for arrays in zip(*results)
+        ]
+    return model
+
+
+def assert_model(results: Path, rounds: int, **expected) -> None:
+    """The checkpoint is that of an undisturbed run of as many rounds, bit for bit."""
+    arrays, about = checkpoint.load(results)
+    assert about["round"] == rounds
+    for array, wanted in zip(arrays, expected_model(rounds, **expected), strict=True):
+        assert array.dtype == wanted.dtype and array.tobytes() == wanted.tobytes()
+
+
+def rounds_of(results: Path) -> list[str]:
+    return [row["round"] for row in read_csv(results / "rounds.csv")]
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    return tmp_path / "results"
+
+
+@pytest.mark.row(1)
+@pytest.mark.slow
+def test_a_client_that_starts_30_s_before_the_server(start_device, start_server, results):
+    client = start_device(0)
+    time.sleep(30)
+    threads = len(list(Path(f"/proc/{client.popen.pid}/task").iterdir()))
+    server = start_server("--rounds", 1, "--min_num_clients", 1)
+    server.wait_for("client 0 on", timeout=30)
+    assert server.exit_code() == 0 and client.exit_code() == 0
+    assert client.output.count("no server at") == 1 and "Traceback" not in client.output
+    assert threads < 10
+
+
+@pytest.mark.row(2)
+def test_a_client_that_is_killed_while_idle(start_device, start_server, results):
+    server = start_server("--rounds", 2, "--min_num_clients", 3)
+    clients = [start_device(cid) for cid in (0, 1)]
+    server.wait_for("has joined, 2 now")
+    clients[1].popen.kill()
+    server.wait_for("has left, 1 now", timeout=1)
+    for cid in (1, 2):
+        start_device(cid)
+    assert server.exit_code() == 0
+    assert_model(results, 2, cids=(0, 1, 2))
+
+
+@pytest.mark.row(2)
+def test_a_client_that_is_killed_in_mid_fit(start_device, start_server, results):
+    server = start_server("--rounds", 1, "--min_num_clients", 3)
+    clients = [start_device(cid, sleep=3) for cid in (0, 1, 2)]
+    for client in clients:
+        client.wait_for("fit 1 begins")
+    clients[2].popen.kill()
+    server.wait_for("has left, 2 now", timeout=1)
+    assert server.exit_code() == 0
+    assert "round 1: fit by client 2 on" in server.output
+    assert "round 1: 2 results and 1 failures" in server.output
+    assert_model(results, 1)
+
+
+@pytest.mark.row(3)
+def test_a_client_whose_fit_raises(start_device, start_server, results):
+    server = start_server("--rounds", 3)
+    clients = [start_device(0), start_device(1, kind="raise", round=2)]
+    assert server.exit_code() == 0
+    assert [client.exit_code() for client in clients] == [0, 0]
+    assert "RuntimeError: the disk is on fire" in clients[1].output  # with its traceback
+    line = next(line for line in server.output.splitlines() if "on fire" in line)
+    assert line.startswith("round 2: fit by client 1 on ")
+    assert line.endswith(" does not count: RuntimeError: the disk is on fire")
+    for line in (ROUND_1, "round 2: 1 results and 1 failures", "round 3: 2 results and 0 failures"):
+        assert line in server.output
+
+
+@pytest.mark.row(4)
+def test_fewer_clients_than_the_minimum_remain(start_device, start_server, results):
+    server = start_server("--rounds", 5, "--wait_timeout", 4)
+    clients = [start_device(cid, sleep=1) for cid in (0, 1)]
+    server.wait_for(ROUND_1)
+    clients[1].popen.kill()
+    started = time.monotonic()
+    assert server.exit_code(30) == 1
+    assert time.monotonic() - started < PATIENCE + 4 + 5
+    assert "there were no 2 clients for 4 s" in server.output
+    assert "Traceback" not in server.output
+    arrays, about = checkpoint.load(results)
+    assert about["round"] >= 1 and all(np.isfinite(array).all() for array in arrays)
+    clients[0].wait_for("trying again")
+
+
+@pytest.mark.row(5)
+def test_a_replacement_joins_in_time(start_device, start_server, results):
+    server = start_server("--rounds", 3, "--wait_timeout", 60)
+    clients = [start_device(0, sleep=1), start_device(1, sleep=1)]
+    server.wait_for(ROUND_1)
+    clients[1].popen.kill()
+    server.wait_for("waits for 2 clients: 1 missing")
+    start_device(2)
+    assert server.exit_code() == 0
+    assert "3 of 3 rounds done" in server.output
+
+
+@pytest.mark.row(8)
+def test_a_client_that_is_frozen_while_it_gets_a_large_model(start_device, start_server, results):
+    size = 5_000_000  # 20 MB, more than the kernel takes in the name of a process that does not read
+    server = start_server("--rounds", 2, "--round_timeout", 5, "--min_num_clients", 3)
+    clients = [start_device(cid, size=size) for cid in (0, 1)]
+    server.wait_for("has joined, 2 now")
+    clients[1].popen.send_signal(signal.SIGSTOP)
+    clients.append(start_device(2, size=size))
+    server.wait_for("has joined, 3 now")
+    server.wait_for("round 1: 2 results and", timeout=30)
+    assert "does not count: no answer within 5 s" in server.output
+    server.wait_for("round 2 waits for 3 clients: 1 missing")
+    clients[1].popen.send_signal(signal.SIGCONT)
+    assert server.exit_code() == 0
+    assert "round 2: 3 results and 0 failures" in server.output
+    assert "Traceback" not in "".join(process.output for process in (server, *clients))
+
+
+@pytest.mark.row(9)
+def test_a_result_that_comes_after_the_timeout(start_device, start_server, results):
+    server = start_server("--rounds", 3, "--round_timeout", 4)
+    clients = [start_device(0), start_device(1, kind="late", round=2)]
+    assert server.exit_code(90) == 0
+    assert "round 2: fit by client 1 on" in server.output and "does not count: no answer within 4 s" in server.output
+    assert "round 2: 1 results and 1 failures" in server.output
+    assert "round 3: 2 results and 0 failures" in server.output
+    assert [client.exit_code() for client in clients] == [0, 0]
+    assert "lost the server" in clients[1].output and "Traceback" not in clients[1].output
+    # The late result would have been as large as any other: the model has client 0's alone in round 2.
+    one, two, three = (expected_model(1), None, None)
+    two = [array + numbers(0, 2, array.size).reshape(array.shape) for array in one]
+    three = [
+        sum(
+            np.float64(cid + 1) * (array + numbers(cid, 3, array.size).reshape(array.shape)) for cid in (0, 1)
+        ) / 3
+        for array in two
+    ]  # fmt: skip
+    arrays, _ = checkpoint.load(results)
+    for array, wanted in zip(arrays, three):
+        np.testing.assert_allclose(array, wanted, atol=1e-6)
+
+
+def kill_at(moment: str, server, clients, results: Path) -> None:
+    """Wait for a moment in the run of three rounds and kill the server."""
+    if moment == "before round 1":
+        server.wait_for("has joined, 1 now")
+    elif moment == "in a fit":
+        clients[0].wait_for("fit 2 begins")
+        clients[1].wait_for("fit 2 begins")
+    elif moment == "while it sends the model":
+        server.wait_for(ROUND_1)
+    elif moment == "between fit and evaluate":
+        deadline = time.monotonic() + 60
+        while not (results / "model.npz").exists() or checkpoint.load(results)[1]["round"] < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    elif moment == "after the last fit":
+        deadline = time.monotonic() + 60
+        while not (results / "model.npz").exists() or checkpoint.load(results)[1]["round"] < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    server.popen.kill()
+    server.popen.wait()
+
+
+@pytest.mark.row(10)
+@pytest.mark.parametrize(
+    ("moment", "faults"),
+    [
+        ("before round 1", {}),
+        ("in a fit", {"sleep": 2}),
+        ("while it sends the model", {"size": 8_000_000}),
+        ("between fit and evaluate", {"evaluate_sleep": 2}),
+        ("after the last fit", {"evaluate_sleep": 2}),
+    ],
+)
+def test_a_server_that_is_killed_and_resumed(start_device, start_server, results, moment, faults):
+    server = start_server("--rounds", 3)
+    clients = [start_device(0, **faults)]
+    if moment == "before round 1":
+        kill_at(moment, server, clients, results)
+        clients.append(start_device(1, **faults))
+    else:
+        clients.append(start_device(1, **faults))
+        kill_at(moment, server, clients, results)
+    committed = checkpoint.load(results)[1]["round"]
+    server = start_server("--rounds", 3, "--resume", results)
+    assert f"going on after round {committed}" in server.output
+    server.wait_for("has joined, 2 now", timeout=60)
+    assert server.exit_code(90) == 0
+    assert [client.exit_code() for client in clients] == [0, 0]
+    assert all("Traceback" not in process.output for process in (server, *clients))
+    assert_model(results, 3, size=faults.get("size", 6))
+    assert rounds_of(results) == ["1", "2", "3"]
+
+
+@pytest.mark.row(11)
+def test_a_server_killed_while_it_writes_a_checkpoint(start_device, start_server, results):
+    size = 20_000_000  # 80 MB, so that there is time to see it
+    server = start_server("--rounds", 50)
+    clients = [start_device(cid, size=size) for cid in (0, 1)]
+    for _ in range(2):
+        server.wait_for("results and 0 failures", timeout=120)
+        committed = checkpoint.load(results)[1]["round"]
+        deadline = time.monotonic() + 60
+        while not list(results.glob(".model.npz.*")):
+            assert time.monotonic() < deadline
+        server.popen.kill()
+        server.popen.wait()
+        arrays, about = checkpoint.load(results)
+        assert about["round"] in (committed, committed + 1) and np.isfinite(arrays[0]).all()
+        server = start_server("--rounds", 50, "--resume", results)
+        assert f"going on after round {about['round']}" in server.output
+    assert clients[0].popen.poll() is None
+
+
+@pytest.mark.row(11)
+@as_root
+def test_a_full_disk(start_device, start, address, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", disk], check=True)
+    try:
+        results = disk / "results"
+        server = start("server.py", "--server_address", address, "--results_dir", results, "--rounds", 100)
+        server.wait_for("clients connect")
+        for cid in (0, 1):
+            start_device(cid, size=100_000)  # 400 kB: the second one finds no room beside the first
+        server.wait_for(ROUND_1)
+        (disk / "something else").write_bytes(bytes(300_000))
+        assert server.exit_code() == 1
+        assert "No space left on device" in server.output and "Traceback" not in server.output
+        before = checkpoint.load(results)[1]["round"]
+        assert before >= 1
+        (disk / "something else").unlink()
+        assert not list(results.glob(".*"))  # no half files are left
+        server = start("server.py", "--server_address", address, "--resume", results, "--rounds", before + 1)
+        assert server.exit_code() == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.row(12)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["waiting", "fitting", "fitting, all of them frozen"])
+def test_a_stopped_server(start_device, start_server, results, number, moment):
+    server = start_server("--rounds", 100, "--min_num_clients", 3 if moment == "waiting" else 2)
+    clients = [start_device(cid, sleep=1) for cid in (0, 1)]
+    if moment == "waiting":
+        server.wait_for("has joined, 2 now")
+    else:
+        server.wait_for(ROUND_1)
+    if "frozen" in moment:
+        for client in clients:
+            client.popen.send_signal(signal.SIGSTOP)
+    server.popen.send_signal(number)
+    assert server.exit_code(5) == 1
+    assert "of 100 rounds done" in server.output and "Traceback" not in server.output
+    assert (results / "history.png").exists()
+    if moment != "waiting":
+        assert checkpoint.load(results)[1]["round"] >= 1
+    for client in clients:
+        client.popen.send_signal(signal.SIGCONT)
+        client.wait_for("no server at", timeout=20)
+
+
+CLIENT_PYTHONS = [
+    sys.executable,
+    pytest.param(NEWEST, marks=needs_newest),
+    pytest.param(PY38_TF, marks=needs_py38_tf),
+    pytest.param(PY38_PYTORCH, marks=needs_py38_pytorch),
+]
+
+
+@pytest.mark.row(13)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["waiting", "idle", "in mid-fit"])
+@pytest.mark.parametrize("python", CLIENT_PYTHONS)
+def test_a_stopped_client(start_device, start_server, number, moment, python):
+    if moment != "waiting":
+        server = start_server("--min_num_clients", 2 if moment == "idle" else 1)
+    client = start_device(0, python=python, sleep=30)
+    client.wait_for({"waiting": "no server at", "idle": "connecting to", "in mid-fit": "fit 1 begins"}[moment])
+    if moment == "idle":
+        server.wait_for("has joined, 1 now")
+    client.popen.send_signal(number)
+    assert client.exit_code(5) == 128 + number
+    assert "the server has ended the run" not in client.output and "Traceback" not in client.output
+    if moment != "waiting":
+        server.wait_for("has left, 0 now", timeout=5)
+
+
+BROKEN = {
+    "strategy": "strategy.DeviceFedAvg.aggregate_fit = broken",
+    "sampling": "strategy.DeviceFedAvg.configure_fit = broken",
+    "report": "report.Report.end_round = broken",
+    "evaluation": "server.central_evaluation = lambda args: broken",
+}
+
+
+@pytest.mark.row(14)
+@pytest.mark.parametrize("part", BROKEN)
+def test_an_error_in_the_servers_own_code(start, start_device, address, results, part):
+    code = (
+        "import server; from federation import report, strategy\n"
+        "def broken(*_, **__): print('here it breaks', flush=True); 1 / 0\n"
+        f"{BROKEN[part]}\nserver.main()"
+    )
+    server = start("-c", code, "--server_address", address, "--results_dir", results)
+    server.wait_for("clients connect")
+    clients = [start_device(cid) for cid in (0, 1)]
+    server.wait_for("here it breaks")
+    assert server.exit_code(5) == 1
+    assert "ZeroDivisionError" in server.output and "of 3 rounds done" in server.output
+    for client in clients:
+        client.wait_for("no server at", timeout=20)
+
+
+BAD_RESULTS = {
+    "other shape": "array 0 is float32 of shape (6, 1), the global model's float32 of shape (6,)",
+    "fewer arrays": "it has 1 arrays, the global model 2",
+    "more arrays": "it has 3 arrays, the global model 2",
+    "one number": "array 0 is float32 of shape (1,), the global model's float32 of shape (6,)",
+    "nan": "array 0 has NaN or infinity in it",
+    "inf": "array 0 has NaN or infinity in it",
+    "float64": "array 0 is float64 of shape (6,), the global model's float32 of shape (6,)",
+    "text": "array 0 holds no numbers but <U1",
+    "garbage": "its bytes are no arrays",
+    "0 examples": "it claims 0 examples",
+    "-1 examples": "it claims -1 examples",
+    "2**62 examples": "it claims 4611686018427387904 examples",
+}
+
+
+@pytest.mark.row(15)
+@pytest.mark.parametrize("kind", BAD_RESULTS)
+def test_a_bad_result_among_good_ones(start_device, start_server, results, kind):
+    server = start_server("--rounds", 1, "--min_num_clients", 3)
+    for cid in (0, 1):
+        start_device(cid)
+    start_device(2, kind=kind, round=1)
+    assert server.exit_code() == 0, server.output
+    assert "round 1: fit by client 2 on" in server.output
+    assert f"does not count: {BAD_RESULTS[kind]}" in server.output
+    assert "round 1: 2 results and 1 failures" in server.output
+    assert_model(results, 1)
+
+
+@pytest.mark.row(15)
+@pytest.mark.parametrize("kind", ["no metrics", "odd metrics"])
+def test_metrics_that_are_missing_or_no_numbers(start_device, start_server, results, kind):
+    server = start_server("--rounds", 1)
+    start_device(0)
+    start_device(1, kind=kind, round=1)
+    assert server.exit_code() == 0
+    assert ROUND_1 in server.output
+    assert_model(results, 1)
+
+
+@pytest.mark.row(15)
+def test_a_bad_evaluation(start_device, start_server, results):
+    server = start_server("--rounds", 1)
+    start_device(0)
+    start_device(1, kind="odd evaluation")
+    assert server.exit_code() == 0
+    assert "round 1: evaluate by client 1 on" in server.output and "does not count: its loss is nan" in server.output
+    assert "round 1: 2 results and 1 failures, loss 0.0000, accuracy 0.5000" in server.output
+
+
+@pytest.mark.row(16)
+def test_a_round_in_which_all_clients_fail(start_device, start_server, results):
+    server = start_server("--rounds", 3)
+    for cid in (0, 1):
+        start_device(cid, kind="raise", round=2)
+    assert server.exit_code() == 1
+    assert "round 2: 0 results and 2 failures" in server.output
+    assert "round 3: 2 results and 0 failures" in server.output
+    assert "2 of 3 rounds done" in server.output
+    arrays, about = checkpoint.load(results)
+    assert (about["round"], about["committed"]) == (3, 2)
+
+
+@pytest.mark.row(16)
+def test_a_last_round_in_which_all_clients_fail_leaves_the_model_as_it_was(start_device, start_server, results):
+    server = start_server("--rounds", 2)
+    for cid in (0, 1):
+        start_device(cid, kind="nan", round=2)
+    assert server.exit_code() == 1
+    assert_model(results, 1)
+
+
+@pytest.mark.row(17)
+@pytest.mark.parametrize("kind", ["dies when asked for the initial model", "nan as initial model"])
+def test_the_client_that_is_asked_for_the_initial_model_dies(start_device, start_server, results, kind):
+    server = start_server("--rounds", 2, "--min_num_clients", 2)
+    start_device(0, kind=kind)
+    server.wait_for("has joined, 1 now")
+    start_device(1)
+    server.wait_for("initial model by client 0 on")
+    if "dies" in kind:
+        start_device(2)
+    assert server.exit_code() == 0, server.output
+    assert_model(results, 2, cids=(1, 2) if "dies" in kind else (0, 1))
+
+
+@pytest.mark.row(18)
+def test_a_client_with_another_data_set_or_model_or_partitioning(start_device, start_server, results):
+    server = start_server("--rounds", 2, "--min_num_clients", 2)
+    start_device(0)
+    server.wait_for("client 0 on")
+    strangers = [start_device(1, "--mnist"), start_device(2, "--num_clients", 20), start_device(3, size=7)]
+    reasons = [
+        "it has mnist, this federation cifar10",
+        "it cuts the data set into 20 partitions (--num_clients), this federation into 50",
+        "it trains the model of device.py (2 arrays, 13 numbers, ",
+    ]
+    for stranger, reason in zip(strangers, reasons):
+        assert stranger.exit_code() == 1
+        assert stranger.output.count("\n") == 2  # connecting, refused
+        assert f"refused by the server: {reason}" in stranger.output
+        assert server.output.count(reason) == 1
+    start_device(1)
+    assert server.exit_code() == 0
+    assert_model(results, 2)
+
+
+@pytest.mark.row(18)
+def test_a_tensorflow_client_among_pytorch_ones(start, start_server, address, mnist):
+    server = start_server("--rounds", 1, "--min_num_clients", 2)
+    arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist, "--server_address", address)
+    start("client_pytorch.py", "--cid", 0, *arguments)
+    server.wait_for("client 0 on")
+    stranger = start("client_tf.py", "--cid", 1, *arguments)
+    assert stranger.exit_code() == 1
+    reason = "it trains the model of client_tf.py (10 arrays, 44426 numbers, "
+    assert reason in stranger.output and reason in server.output
+    assert "this federation that of client_pytorch.py (10 arrays, 44426 numbers, " in server.output
+    start("client_pytorch.py", "--cid", 1, *arguments)
+    assert server.exit_code() == 0
+
+
+@pytest.mark.row(18)
+def test_two_clients_with_one_number(start_device, start_server, results):
+    server = start_server("--rounds", 2, "--min_num_clients", 2)
+    first = start_device(0)
+    server.wait_for("client 0 on")
+    second = start_device(0)
+    second.wait_for("refused by the server: its --cid is taken by client 0 on")
+    server.wait_for("is refused: its --cid is taken by client 0 on")
+    time.sleep(8)  # time for some more attempts
+    assert second.output.count("refused") == 1 and server.output.count("refused") == 1
+    assert second.popen.poll() is None and "has joined, 2 now" not in server.output
+    first.popen.kill()
+    server.wait_for("client 0 on", count=5, timeout=25)  # the second one takes its place
+    start_device(1)
+    assert server.exit_code() == 0
+    assert_model(results, 2)
+
+
+@pytest.mark.row(18)
+def test_a_plain_flower_client_may_join(start, start_server, start_device, address):
+    server = start_server("--rounds", 1, "--min_num_clients", 2)
+    start("tests/dummy_client.py", address, "--count", 2)
+    server.wait_for("plain Flower client", count=2)
+    assert server.exit_code() == 0
+    assert ROUND_1 in server.output
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory) -> dict[str, Path]:
+    """Folders made by make_certificates.sh: "right" for this machine, "other", and "elsewhere" without its address."""
+    folders = {}
+    for name in ("right", "other", "elsewhere"):
+        folder = tmp_path_factory.mktemp(name)
+        shutil.copy(ROOT / "make_certificates.sh", folder)
+        subprocess.run([folder / "make_certificates.sh", "pi.example"], check=True, stdout=subprocess.DEVNULL)
+        folders[name] = folder / "certificates"
+    # The root certificate of "right", and a server's certificate for another machine.
+    elsewhere = folders["elsewhere"]
+    for name in ("ca.crt", "ca.key"):
+        shutil.copy(folders["right"] / name, elsewhere)
+    (elsewhere / "names").write_text("subjectAltName=DNS:another.example,IP:10.0.0.1")
+    command = "openssl req -key server.key -new -subj /CN=x -out x.csr && openssl x509 -req -in x.csr -CA ca.crt"
+    command += " -CAkey ca.key -CAcreateserial -days 9 -extfile names -out server.pem"
+    subprocess.run(command, shell=True, check=True, cwd=elsewhere, capture_output=True)
+    return folders
+
+
+@pytest.mark.row(19)
+@pytest.mark.parametrize("python", CLIENT_PYTHONS)
+def test_a_federation_with_tls_and_a_token(start_device, start_server, certificates, tmp_path, results, python):
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    token = ("--token_file", tmp_path / "token")
+    server = start_server("--rounds", 2, "--certificates", certificates["right"], *token)
+    root = certificates["right"] / "ca.crt"
+    clients = [start_device(cid, "--root_certificate", root, *token, python=python) for cid in (0, 1)]
+    assert server.exit_code() == 0, server.output
+    assert [client.exit_code() for client in clients] == [0, 0]
+    assert_model(results, 2)
+
+
+TLS_MISTAKES = {
+    "wrong CA": (
+        "right",
+        "other",
+        "its certificate does not fit --root_certificate: unable to get local issuer certificate",
+    ),
+    "wrong name": ("elsewhere", "right", "its certificate does not fit --root_certificate: IP address mismatch"),
+    "TLS to plaintext": (None, "right", "does not speak TLS"),
+    "plaintext to TLS": ("right", None, "wants TLS: give --root_certificate"),
+}
+
+
+@pytest.mark.row(19)
+@pytest.mark.parametrize("mistake", TLS_MISTAKES)
+def test_wrong_certificates(start_device, start_server, certificates, mistake):
+    server_has, client_has, sentence = TLS_MISTAKES[mistake]
+    server = start_server(*(("--certificates", certificates[server_has]) if server_has else ()))
+    client = start_device(0, *(("--root_certificate", certificates[client_has] / "ca.crt") if client_has else ()))
+    client.wait_for(sentence)
+    assert client.exit_code(5) == 1
+    assert client.output.count("\n") == 1
+    assert "has joined" not in server.output
+
+
+@pytest.mark.row(20)
+@pytest.mark.parametrize("kind", ["none", "another"])
+def test_a_client_without_the_token(start_device, start_server, tmp_path, results, kind):
+    (tmp_path / "token").write_text("0123456789abcdef")
+    (tmp_path / "another").write_text("0123456789abcdeg")
+    server = start_server("--rounds", 1, "--token_file", tmp_path / "token")
+    stranger = start_device(0, *(("--token_file", tmp_path / "another") if kind == "another" else ()))
+    assert stranger.exit_code() == 1
+    words = "it has no token" if kind == "none" else "it has another token"
+    assert stranger.output.count(words) == 1 and server.output.count(words) == 1
+    assert "fit" not in stranger.output and "has joined" not in server.output
+    for cid in (0, 1):
+        start_device(cid, "--token_file", tmp_path / "token")
+    assert server.exit_code() == 0
+    assert_model(results, 1)
+
+
+@pytest.mark.row(20)
+def test_a_plain_flower_client_without_the_token(start, start_server, address, tmp_path):
+    (tmp_path / "token").write_text("0123456789abcdef")
+    server = start_server("--rounds", 1, "--min_num_clients", 1, "--token_file", tmp_path / "token")
+    stranger = start("tests/dummy_client.py", address)
+    assert stranger.exit_code() == 0  # it is told that the run is over
+    assert "fit" not in stranger.output
+    assert server.output.count("a plain Flower client is refused: it has no token") == 1
+
+
+@pytest.mark.row(20)
+def test_a_recorded_answer_is_worth_nothing(start_server, start_device, address, tmp_path):
+    (tmp_path / "token").write_text("0123456789abcdef")
+    server = start_server("--rounds", 1, "--token_file", tmp_path / "token")
+    identity = {
+        "cid": 7, "device": "pi", "script": "device.py", "dataset": "cifar10", "num_clients": 50, "model": "x",
+        "process": "y",
+    }  # fmt: skip
+    honest = RawClient(address)
+    recorded = {**identity, "proof": proof(b"0123456789abcdef", nonce_of(honest.receive()), identity)}
+    honest.reply(properties(recorded))
+    server.wait_for("client 7 on pi has joined")
+    honest.close()
+    server.wait_for("has left")
+    replay = RawClient(address)
+    question = replay.receive()
+    replay.reply(properties(recorded))
+    assert "another token" in refusal_of(replay.receive())
+    replay.close()
+    other_identity = RawClient(address)  # an answer to the right question, changed on the way
+    changed = {**identity, "proof": proof(b"0123456789abcdef", nonce_of(other_identity.receive()), identity), "cid": 8}
+    other_identity.reply(properties(changed))
+    assert "another token" in refusal_of(other_identity.receive())
+    other_identity.close()
+    assert question is not None and server.output.count("has joined") == 1
+
+
+@pytest.mark.row(15)
+@pytest.mark.parametrize("kind", ["wrong kind of reply", "unknown status", "no reply"])
+def test_a_reply_of_the_wrong_kind(start_server, start_device, address, results, kind):
+    server = start_server("--rounds", 1, "--min_num_clients", 3, "--round_timeout", 5)
+    for cid in (0, 1):
+        start_device(cid)
+    server.wait_for("has joined, 2 now")
+    odd = RawClient(address)
+    odd.receive()
+    odd.reply(properties({}))
+    assert odd.receive().WhichOneof("msg") == "fit_ins"
+    if kind == "wrong kind of reply":
+        odd.reply(properties({"a": 1}))
+    elif kind == "unknown status":
+        odd.reply(ClientMessage(fit_res=ClientMessage.FitRes(status={"code": 99, "message": "?"})))
+    assert server.exit_code() == 0, server.output
+    odd.close()
+    assert "round 1: fit by plain Flower client" in server.output
+    assert "round 1: 2 results and" in server.output
+    assert_model(results, 1)
+
+
+@pytest.mark.row(24)
+@needs_newest
+@needs_py38_tf
+@needs_py38_pytorch
+@pytest.mark.parametrize("server_python", [NEWEST, PY38_PYTORCH])
+def test_mixed_versions_of_flower(start_device, start_server, results, server_python):
+    server = start_server("--rounds", 2, "--min_num_clients", 4, python=server_python)
+    for cid, python in enumerate((PY38_TF, PY38_PYTORCH, sys.executable, NEWEST)):
+        start_device(cid, python=python)
+    assert server.exit_code() == 0, server.output
+    assert "round 2: 4 results and 0 failures" in server.output
+    assert_model(results, 2, cids=(0, 1, 2, 3))
+
+
+@pytest.mark.row(25)
+def test_noise_on_the_servers_port(start_device, start_server, address, results):
+    host, port = address.split(":")
+    server = start_server("--rounds", 5)
+    clients = [start_device(cid, sleep=1) for cid in (0, 1)]
+    server.wait_for(ROUND_1)
+    generator = random.Random(0)
+    with contextlib.ExitStack() as open_at_once:
+        for number in range(1000):
+            connection = open_at_once.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            with contextlib.suppress(OSError):  # the server may hang up before all of it is sent
+                if number % 4 == 1:
+                    connection.sendall(generator.randbytes(2000))
+                elif number % 4 == 2:
+                    connection.sendall(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n")
+                elif number % 4 == 3:
+                    connection.close()
+    assert server.exit_code() == 0, server.output
+    assert server.output.count(": 2 results and 0 failures") == 5
+    assert [client.exit_code() for client in clients] == [0, 0]
+    assert "Traceback" not in server.output
+    assert_model(results, 5)
+
+
+@pytest.mark.row(25)
+def test_strangers_that_join_and_say_nothing_or_nonsense(start_device, start_server, address, results):
+    server = start_server("--rounds", 2)
+    silent = [RawClient(address) for _ in range(50)]
+    for stranger in silent:
+        stranger.receive()
+    odd = RawClient(address)
+    odd.receive()
+    odd.reply(properties({"cid": "0", "device": "\x1b[2J" * 1000, "proof": 5.0}))
+    server.wait_for("plain Flower client")
+    odd.close()
+    server.wait_for("has left, 0 now")
+    for cid in (0, 1):
+        start_device(cid)
+    assert server.exit_code(20) == 0
+    for stranger in silent:
+        stranger.close()
+    assert "\x1b" not in server.output and "Traceback" not in server.output
+    assert_model(results, 2)
+
+
+@pytest.mark.row(22)
+@pytest.mark.slow
+@needs_py38_pytorch
+def test_50_normal_runs_on_python_38(start, address, tmp_path, mnist):
+    arguments = ("--mnist", "--num_clients", 50, "--data_dir", mnist, "--server_address", address)
+    for number in range(50):
+        results = tmp_path / f"results{number}"
+        server = start(
+            "server.py", "--rounds", 1, "--epochs", 1, "--server_address", address, "--results_dir", results,
+            python=PY38_PYTORCH,
+        )  # fmt: skip
+        clients = [start("client_pytorch.py", "--cid", cid, *arguments, python=PY38_PYTORCH) for cid in (0, 1)]
+        assert server.exit_code() == 0, server.output
+        assert [client.exit_code(10) for client in clients] == [0, 0]
+        assert ROUND_1 in server.output
+        for process in (server, *clients):
+            assert not any(word in process.output for word in ("Traceback", "abort", "Segmentation"))
+
+
+class Flapping(transport_pb2_grpc.FlowerServiceServicer):
+    """A server that greets a client and then is no more."""
+
+    def __init__(self) -> None:
+        self.met = threading.Event()
+
+    def Join(self, request_iterator, context):
+        yield ServerMessage(get_properties_ins=serde.get_properties_ins_to_proto(GetPropertiesIns({"nonce": "x"})))
+        next(request_iterator)
+        self.met.set()
+        next(request_iterator, None)
+
+
+def memory_and_threads(pid: int) -> tuple[float, int]:
+    """Megabytes in memory and threads of a process."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0]) / 1024, int(status["Threads"])
+
+
+@pytest.mark.row(23)
+@pytest.mark.slow
+def test_200_servers_that_come_and_go(start_device, address):
+    client = start_device(0)
+    seen = []
+    for number in range(200):
+        flapping = Flapping()
+        server = grpc.server(ThreadPoolExecutor(max_workers=4))
+        transport_pb2_grpc.add_FlowerServiceServicer_to_server(flapping, server)
+        server.add_insecure_port(address)
+        server.start()
+        assert flapping.met.wait(60), f"the client did not come back after {number} servers:\n{client.output}"
+        server.stop(0).wait(10)
+        seen.append(memory_and_threads(client.popen.pid))
+    assert "Traceback" not in client.output
+    assert seen[-1][0] - seen[4][0] < 20
+    assert seen[-1][1] - seen[4][1] < 5
