@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets everything up, then runs the linters and the tests.
 #
-#     ./run_tests.sh                     # about 10 minutes on 2 cores
-#     ./run_tests.sh --all               # also what takes long or downloads a lot
+#     ./run_tests.sh                     # about 18 minutes on 2 cores
+#     ./run_tests.sh --all               # also what takes long, downloads a lot or needs root: an hour
 #     ./run_tests.sh [--all] -k demo     # other words go to pytest
 #
 # Needs Python 3.10 to 3.13 and the internet to install packages, into .venv and beside it. Where there is a Python 3.8
@@ -50,4 +50,4 @@ echo "== linters"
 git ls-files -z | xargs -0 "$bin/codespell"
 
 echo "== tests"
-PATH="$bin:$PATH" "$bin/python" -m pytest "$@"
+PATH="$bin:$PATH" "$bin/python" -m pytest ${run_all:+--all} "$@"

@@ -13,6 +13,7 @@ evaluation of its own it needs to be told both:
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 from typing import Callable
 
@@ -55,7 +56,10 @@ def central_evaluation(args: argparse.Namespace) -> Callable | None:
     test_set = load_test_split(args.dataset, args.data_dir)
 
     def evaluate(server_round: int, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, Metrics]:
-        client.set_parameters(model, parameters)
+        try:
+            client.set_parameters(model, parameters)
+        except (ValueError, RuntimeError):
+            sys.exit(f"--evaluate_with {args.evaluate_with}: the clients do not train its model for {args.dataset}")
         loss, accuracy = client.test(model, test_set)
         return loss, {"accuracy": accuracy}
 

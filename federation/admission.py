@@ -26,6 +26,7 @@ IDENTITY = {
     "cid": int, "device": str, "script": str, "dataset": str, "num_clients": int, "model": str,
     "process": str,  # random; tells a client that has lost its connection from another one with its cid
 }  # fmt: skip
+FEDERATION = ("script", "dataset", "num_clients", "model")  # what all clients of a federation share
 
 
 class Refused(BaseException):

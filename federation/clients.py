@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from typing import Mapping
 
-from federation.admission import Refused, objection, proof, read_answer
+from federation.admission import FEDERATION, Refused, objection, proof, read_answer
 
 from flwr.common import GetPropertiesIns, ReconnectIns, Scalar
 from flwr.server.client_manager import ClientManager
@@ -35,7 +35,7 @@ class Clients(ClientManager):
     """Flower's registry of clients, with a door.
 
     A client is available if it is admitted and not at work for the server. Its identity is in its `properties`.
-    `federation` is the identity that a newcomer has to fit: that of the first one, as long as any client is there,
+    `federation` is what a newcomer has to share: the first one's identity, as long as any client is there,
     and for good once `is_fixed` is set, because there is a model. Once `run_is_over`, it is no news that clients leave.
     """
 
@@ -132,7 +132,7 @@ class Clients(ClientManager):
             if client.cid not in self._newcomers:  # its connection has ended in the meantime
                 return
             if not self.is_fixed and not any(other.properties for other in self._admitted.values()):
-                self.federation = identity
+                self.federation = {name: identity[name] for name in FEDERATION if identity}
             reason = objection(identity, self.federation)
             if reason is not None:
                 raise Refused(reason)

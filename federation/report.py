@@ -70,7 +70,7 @@ class Report:
         seconds = self._clients.get(client.cid, {}).get("seconds", "")
         self._client_row(client, result.metrics).update(loss=result.loss, seconds=seconds)
 
-    def add_central_evaluation(self, loss: float, accuracy: float) -> None:
+    def add_central_evaluation(self, loss: float, accuracy: float | None) -> None:
         """Add the server's own evaluation of the new global model."""
         self._round.update(central_loss=loss, central_accuracy=accuracy)
 

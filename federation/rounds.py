@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import queue
 import signal
-import threading
 import time
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable
 
 from federation import checkpoint
 from federation.admission import printable
 from federation.clients import Clients, name_of, number_of
+from federation.questions import Answers, ask
 from federation.report import Report
 from federation.strategy import decode, fault_in_evaluation, fault_in_fit, fault_in_model
 
@@ -23,10 +22,7 @@ from flwr.server.strategy import Strategy
 
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
 GOODBYE_TIMEOUT = 2  # seconds in which the clients have to hear that the run is over
-PATIENCE = 10  # seconds in which a client whose connection broke is back, if its network is
 COME_BACK_TIMEOUT = 45  # seconds in which clients that have lost their server find the next one
-
-Answers = List[Tuple[ClientProxy, Any]]
 
 
 class NoClients(Exception):
@@ -72,7 +68,7 @@ class DeviceServer(Server):
         """Tell the clients that the run is over. Flower calls this after `fit`."""
         self.clients.run_is_over = True
         goodbyes = [(client, ReconnectIns(seconds=None)) for client in self.clients.all().values()]
-        self._ask("reconnect", goodbyes, 0, GOODBYE_TIMEOUT, patience=0)
+        ask(self.clients, "reconnect", goodbyes, 0, GOODBYE_TIMEOUT, patience=0)
 
     def _wait_for_clients(self, server_round: int) -> None:
         wanted = self.args.min_num_clients
@@ -92,7 +88,7 @@ class DeviceServer(Server):
             if candidates:
                 client = min(candidates, key=number_of)
                 asked.add(client.cid)
-                answers = self._ask("get_parameters", [(client, GetParametersIns({}))], 0, self.args.round_timeout)
+                answers = self._ask("get_parameters", [(client, GetParametersIns({}))], 0)
                 results, _ = self._sort_out("initial model", answers, lambda result: fault_in_model(result.parameters))
                 parameters = results[0][1].parameters if results else None
             elif time.monotonic() < give_up_at:
@@ -105,7 +101,7 @@ class DeviceServer(Server):
         """Have clients train and keep the new global model; return the numbers of results and failures."""
         self.parameters = ndarrays_to_parameters(self.model)
         instructions = self.strategy.configure_fit(server_round, self.parameters, self.clients)
-        answers = self._ask("fit", instructions, server_round, self.args.round_timeout)
+        answers = self._ask("fit", instructions, server_round)
         results, failures = self._sort_out(
             f"round {server_round}: fit", answers, lambda result: fault_in_fit(result, self.model)
         )
@@ -130,76 +126,17 @@ class DeviceServer(Server):
         """Have the global model tested, here if the strategy can and by clients, which ends the round."""
         central = self.strategy.evaluate(server_round, self.parameters)
         if central is not None:
-            self.report.add_central_evaluation(loss=central[0], accuracy=central[1]["accuracy"])
+            self.report.add_central_evaluation(loss=central[0], accuracy=central[1].get("accuracy"))
         instructions = self.strategy.configure_evaluate(server_round, self.parameters, self.clients)
-        answers = self._ask("evaluate", instructions, server_round, self.args.round_timeout)
+        answers = self._ask("evaluate", instructions, server_round)
         results, failures = self._sort_out(f"round {server_round}: evaluate", answers, fault_in_evaluation)
         loss, metrics = self.strategy.aggregate_evaluate(server_round, results, failures)
         for client, result in results:
             self.report.add_evaluation(client, result)
         self.report.end_round(num_fitted, fit_failures + len(failures), loss, metrics.get("accuracy"))
 
-    def _ask(
-        self,
-        task: str,
-        instructions: list[tuple[ClientProxy, Any]],
-        server_round: int,
-        timeout: float,
-        patience: float = PATIENCE,
-    ) -> Answers:
-        """Give all clients their instructions at the same time; return what each one answered.
-
-        That is a result, or the exception that came instead, or None after `timeout` seconds, which count from here:
-        sending the model is in them. A client that loses its connection and comes back is asked again, as long as
-        others are at work and `patience` seconds more.
-        """
-        answers: queue.SimpleQueue = queue.SimpleQueue()
-
-        def ask(client: ClientProxy, instruction: Any) -> None:
-            try:
-                # Always with a timeout: without, Flower applies the one of the previous call.
-                result = getattr(client, task)(instruction, timeout, group_id=server_round)
-            except Exception as error:
-                answers.put((client, error))
-                time.sleep(1)  # meanwhile, a client whose connection has ended is unregistered
-                self.clients.end_work(client)
-            else:
-                self.clients.end_work(client)
-                answers.put((client, result))
-
-        at_work: dict[ClientProxy, Any] = {}  # client -> instruction
-        lost: dict[ClientProxy, tuple[Any, Exception]] = {}  # client -> instruction and why it is lost
-        answered: dict[ClientProxy, Any] = {}
-
-        def send(client: ClientProxy, instruction: Any) -> None:
-            at_work[client] = instruction
-            self.clients.start_work(client)
-            threading.Thread(target=ask, args=(client, instruction), daemon=True).start()
-
-        for client, instruction in instructions:
-            send(client, instruction)
-        give_up_at = time.monotonic() + timeout
-        lost_at = 0.0
-        while time.monotonic() < give_up_at and (at_work or (lost and time.monotonic() < lost_at + patience)):
-            try:
-                client, answer = answers.get(timeout=min(0.2, max(0.0, give_up_at - time.monotonic())))
-            except queue.Empty:
-                back = self.clients.by_process()
-                for client in [*at_work, *lost]:
-                    successor = back.get(client.properties.get("process"))
-                    if successor not in (None, client):
-                        send(successor, at_work.pop(client) if client in at_work else lost.pop(client)[0])
-                continue
-            if client not in at_work:  # it has answered over a newer connection
-                continue
-            instruction = at_work.pop(client)
-            if isinstance(answer, Exception):
-                lost[client], lost_at = (instruction, answer), time.monotonic()
-            else:
-                answered[client] = answer
-        answered.update(dict.fromkeys(at_work))
-        answered.update({client: error for client, (_, error) in lost.items()})
-        return sorted(answered.items(), key=lambda item: number_of(item[0]))
+    def _ask(self, task: str, instructions: list[tuple[ClientProxy, Any]], server_round: int) -> Answers:
+        return ask(self.clients, task, instructions, server_round, self.args.round_timeout)
 
     def _sort_out(
         self, task: str, answers: Answers, fault_in: Callable[[Any], str | None]

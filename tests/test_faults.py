@@ -17,7 +17,7 @@ from pathlib import Path
 
 from federation import checkpoint
 from federation.admission import proof
-from federation.rounds import PATIENCE
+from federation.questions import PATIENCE
 
 import grpc
 import numpy as np
