@@ -69,8 +69,8 @@ def seconds(text: str) -> float:
 def token_file(text: str) -> bytes:
     """Read the token in a file."""
     token = _read_file(text).strip()
-    if len(token) < MIN_TOKEN_LENGTH:
-        raise argparse.ArgumentTypeError(f"{text} holds no token of {MIN_TOKEN_LENGTH} characters or more")
+    if len(token) < MIN_TOKEN_LENGTH or len(token.split()) > 1:
+        raise argparse.ArgumentTypeError(f"{text} holds no token: one word of {MIN_TOKEN_LENGTH} characters or more")
     return token
 
 

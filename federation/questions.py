@@ -62,7 +62,7 @@ class _Questions:
                 continue
             if client in self.at_work:  # else it has been asked again over a newer connection
                 instruction = self.at_work.pop(client)
-                if isinstance(answer, Exception):
+                if isinstance(answer, Exception) and client.properties:  # a plain Flower client never comes back
                     self.lost[client] = instruction, answer
                     self.lost_at = time.monotonic()
                 else:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import traceback
 from typing import NoReturn
 
@@ -23,6 +24,8 @@ try:
     import resource
 except ImportError:  # Windows
     resource = None
+
+DRAWING_TIMEOUT = 3  # seconds
 
 
 def serve(strategy: Strategy, args: argparse.Namespace) -> NoReturn:
@@ -69,13 +72,20 @@ def _leave(server: DeviceServer) -> NoReturn:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # once is enough
+    committed, num_rounds = server.about["committed"], server.args.rounds
+    drawing = threading.Thread(target=_draw, args=(server,), daemon=True)
+    drawing.start()
+    # The first drawing on a new machine takes long. Who has stopped the server does not want to wait for it.
+    drawing.join(None if committed >= num_rounds else DRAWING_TIMEOUT)
+    print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}", flush=True)
+    os._exit(0 if committed >= num_rounds else 1)
+
+
+def _draw(server: DeviceServer) -> None:
     try:
         draw_history(server.report.folder)
     except OSError as error:
         print(f"server.py: cannot draw history.png: {error}", file=sys.stderr, flush=True)
-    committed, num_rounds = server.about["committed"], server.args.rounds
-    print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}", flush=True)
-    os._exit(0 if committed >= num_rounds else 1)
 
 
 def reachable_addresses(server_address: str) -> list[str]:

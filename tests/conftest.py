@@ -158,13 +158,29 @@ def address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.fixture(
+    params=[
+        pytest.param((sys.executable, sys.executable), id=""),
+        pytest.param(
+            (NEWEST, PY38_PYTORCH),
+            id="Flower 1.41 and 1.11",
+            marks=[pytest.mark.slow, needs_newest, needs_py38_pytorch],
+        ),
+    ]
+)
+def pythons(request) -> tuple[str | Path, str | Path]:
+    """The Pythons of the server and of tests/device.py."""
+    return request.param
+
+
 @pytest.fixture
-def start_server(start, address, tmp_path):
+def start_server(start, address, tmp_path, pythons):
     """Return a function that starts the server on `address` and waits until it listens."""
 
-    def start_server(*arguments, **popen_arguments) -> Process:
+    def start_server(*arguments, python: str | Path = pythons[0], **popen_arguments) -> Process:
         results = () if "--resume" in arguments else ("--results_dir", tmp_path / "results")
-        server = start("server.py", "--server_address", address, *results, *arguments, **popen_arguments)
+        arguments = ("--server_address", address, *results, *arguments)
+        server = start("server.py", *arguments, python=python, **popen_arguments)
         server.wait_for(f"clients connect with --server_address={address}")
         return server
 
@@ -172,10 +188,10 @@ def start_server(start, address, tmp_path):
 
 
 @pytest.fixture
-def start_device(start, address):
+def start_device(start, address, pythons):
     """Return a function that starts tests/device.py as client `cid`, with `faults` as described there."""
 
-    def start_device(cid: int, *arguments, python: str | Path = sys.executable, **faults) -> Process:
+    def start_device(cid: int, *arguments, python: str | Path = pythons[1], **faults) -> Process:
         arguments = ("--cid", cid, "--server_address", address, *arguments)
         return start("tests/device.py", *arguments, python=python, env={"FAULTS": json.dumps(faults)})
 

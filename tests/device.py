@@ -7,9 +7,9 @@ environment variable FAULTS holds a JSON object:
 
     size        numbers in the model (default 6)
     sleep       seconds that a fit takes
-    evaluate_sleep, initial_sleep
-    round       the fit in which the fault happens; 0: whenever the initial model is asked for
-    kind        what happens: see `spoil` and `DeviceClient.fit`
+    evaluate_sleep
+    fits        round -> what goes wrong in its fit: see `spoil` and `DeviceClient.fit`
+    kind        what else goes wrong: see `DeviceClient.to_client` and `DeviceClient.evaluate`
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ def spoil(kind: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
     }.get(kind, arrays)
 
 
+def fault_in(config: dict) -> str | None:
+    return FAULTS.get("fits", {}).get(str(config["server_round"]))
+
+
 class DeviceClient(NumPyClient):
     def __init__(self, cid: int) -> None:
         self.cid = cid
@@ -57,7 +61,7 @@ class DeviceClient(NumPyClient):
         return [np.zeros(FAULTS.get("size", 6), np.float32), np.zeros((2, 3), np.float32)]
 
     def fit(self, parameters, config):
-        kind = FAULTS.get("kind") if config["server_round"] == FAULTS.get("round") else None
+        kind = fault_in(config)
         print(f"fit {config['server_round']} begins", flush=True)
         time.sleep(FAULTS.get("sleep", 0) if kind != "late" else 8)
         if kind == "raise":
@@ -79,9 +83,9 @@ class DeviceClient(NumPyClient):
 
     def to_client(self):
         client = super().to_client()
-        if FAULTS.get("kind") == "garbage":
-            garbage = FitRes(Status(Code.OK, ""), Parameters([b"\x93NUMPY garbage"] * 2, "numpy.ndarray"), 1, {})
-            client.fit = lambda ins: garbage
+        honest_fit = client.fit
+        garbage = FitRes(Status(Code.OK, ""), Parameters([b"\x93NUMPY garbage"] * 2, "numpy.ndarray"), 1, {})
+        client.fit = lambda ins: garbage if fault_in(ins.config) == "garbage" else honest_fit(ins)
         if FAULTS.get("kind") == "dies when asked for the initial model":
             client.get_parameters = lambda ins: os._exit(9)
         if FAULTS.get("kind") == "nan as initial model":

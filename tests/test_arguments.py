@@ -27,6 +27,11 @@ CLIENT_MISTAKES = {
     "--cid 0 --server_address http://host:8080": "argument --server_address: must look like",
     "--cid 0 --server_address fe80::1:8080": "argument --server_address: must look like",
     "--cid 0 --server_address 0.0.0.0:8080": "argument --server_address: 0.0.0.0:8080 is an address to listen on",
+    "--cid 0 --retry_for 0": "argument --retry_for: must be a number of seconds above 0, not '0'",
+    "--cid 0 --token_file nowhere": "argument --token_file: cannot read nowhere: No such file or directory",
+    "--cid 0 --token_file README.md": "argument --token_file: README.md holds no token: one word of 16 characters",
+    "--cid 0 --root_certificate nowhere": "argument --root_certificate: cannot read nowhere: No such file",
+    "--cid 0 --root_certificate README.md": "argument --root_certificate: README.md is of no use: it holds no certifi",
 }
 SERVER_MISTAKES = {
     "--rounds 0": "argument --rounds: must be a whole number, at least 1, not '0'",
@@ -42,6 +47,13 @@ SERVER_MISTAKES = {
     "--evaluate_with jax": "argument --evaluate_with: invalid choice: 'jax'",
     "--mnist": "argument --mnist: only matters to --evaluate_with",
     "--round 3": "unrecognized arguments: --round 3",
+    "--round_timeout -1": "argument --round_timeout: must be a number of seconds above 0, not '-1'",
+    "--wait_timeout soon": "argument --wait_timeout: must be a number of seconds above 0, not 'soon'",
+    "--wait_timeout inf": "argument --wait_timeout: must be a number of seconds above 0, not 'inf'",
+    "--certificates nowhere": "argument --certificates: nowhere is of no use: [Errno 2] No such file or directory",
+    "--token_file nowhere": "argument --token_file: cannot read nowhere",
+    "--resume nowhere": "argument --resume: [Errno 2] No such file or directory",
+    "--resume tests --results_dir x": "argument --results_dir: not allowed with argument --resume",
 }
 CASES = [(f"client_{framework}.py", *mistake) for framework in FRAMEWORKS for mistake in CLIENT_MISTAKES.items()]
 CASES += [("server.py", *mistake) for mistake in SERVER_MISTAKES.items()]

@@ -1,0 +1,96 @@
+"""The client's connection, where it is not a fault of the network: giving up, limits, certificates, keepalive."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from federation import keepalive, tls
+
+import grpc
+import pytest
+from conftest import ROOT
+from flwr.common import GetParametersIns, serde
+from flwr.proto import transport_pb2_grpc
+from flwr.proto.transport_pb2 import ServerMessage
+
+
+def test_a_client_gives_up_after_the_time_it_is_told(start, address):
+    started = time.monotonic()
+    arguments = ("--cid", 0, "--server_address", address)
+    patient, client = (start("tests/device.py", *arguments, *more) for more in ((), ("--retry_for", 4)))
+    assert client.exit_code(30) == 1
+    assert time.monotonic() - started >= 4
+    assert f"no connection to {address} for 4 s: giving up" in client.output and "Traceback" not in client.output
+    assert patient.popen.poll() is None
+
+
+class TooSmall(transport_pb2_grpc.FlowerServiceServicer):
+    """Asks for a model."""
+
+    def Join(self, request_iterator, context):
+        question = serde.get_parameters_ins_to_proto(GetParametersIns({}))
+        yield ServerMessage(get_parameters_ins=question)
+        next(request_iterator)
+
+
+def test_a_model_that_is_larger_than_a_message(start, address):
+    server = grpc.server(ThreadPoolExecutor(max_workers=2), options=[("grpc.max_receive_message_length", 1000)])
+    transport_pb2_grpc.add_FlowerServiceServicer_to_server(TooSmall(), server)
+    server.add_insecure_port(address)
+    server.start()
+    client = start("tests/device.py", "--cid", 0, "--server_address", address, env={"FAULTS": '{"size": 1000}'})
+    assert client.exit_code(30) == 1
+    assert "the model is larger than a message can be, 512 MB" in client.output and "Traceback" not in client.output
+    server.stop(0).wait()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other options")
+def test_connections_are_watched():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as accepted:
+            with socket.create_connection(other.getsockname()) as stranger:
+                keepalive.watch_connections(port)
+                deadline = time.monotonic() + 10
+                while not client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                for end in (client, accepted):
+                    assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == keepalive.IDLE
+                    assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == keepalive.LOST * 1000
+                assert not stranger.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            client.sendall(b"still usable")
+            assert accepted.recv(100) == b"still usable"
+
+
+def make_certificates(folder, *words):
+    shutil.copy(ROOT / "make_certificates.sh", folder)
+    return subprocess.run([folder / "make_certificates.sh", *words], capture_output=True, text=True, timeout=60)
+
+
+def test_new_names_keep_the_root_certificate(tmp_path):
+    assert make_certificates(tmp_path).returncode == 0
+    folder = tmp_path / "certificates"
+    root = (folder / "ca.crt").read_bytes()
+    made = make_certificates(tmp_path, "192.168.7.7", "laptop.lan")
+    assert made.returncode == 0 and made.stderr == ""
+    assert "IP:192.168.7.7" in made.stdout and "DNS:laptop.lan" in made.stdout
+    assert tls.read_server_certificates(folder)[0] == root
+    for name in ("ca.key", "server.key"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    command = ["openssl", "verify", "-x509_strict", "-CAfile", "ca.crt", "-verify_ip", "192.168.7.7", "server.pem"]
+    assert subprocess.run(command, cwd=folder, capture_output=True, timeout=20).returncode == 0
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--x"], 2), (["two words"], 2), ([""], 2)])
+def test_words_that_make_certificates_does_not_know(tmp_path, words, code):
+    made = make_certificates(tmp_path, *words)
+    assert made.returncode == code
+    assert "./make_certificates.sh 192.168.1.10" in made.stdout + made.stderr
+    assert not (tmp_path / "certificates").exists()
