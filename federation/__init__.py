@@ -16,6 +16,7 @@ _DEFAULTS = {
     "FLWR_TELEMETRY_ENABLED": "0",  # no usage reports to Flower; without internet they delay the exit by minutes
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRPC_ENABLE_FORK_SUPPORT": "0",  # on Python 3.8 gRPC's fork handlers hang one exit in four
+    "GRPC_DNS_RESOLVER": "native",  # finds names such as laptop.local where the rest of the system does
     "TF_CPP_MIN_LOG_LEVEL": "2",  # most of TensorFlow's greetings off, its errors on
 }
 

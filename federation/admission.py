@@ -21,7 +21,7 @@ from federation.device import describe
 
 import numpy as np
 
-MAX_TEXT = 100  # characters; what strangers send ends up on a terminal and in files
+MAX_TEXT = 300  # characters; what strangers send ends up on a terminal and in files
 IDENTITY = {
     "cid": int, "device": str, "script": str, "dataset": str, "num_clients": int, "model": str,
     "process": str,  # random; tells a client that has lost its connection from another one with its cid

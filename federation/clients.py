@@ -81,7 +81,7 @@ class Clients(ClientManager):
     def sample(
         self, num_clients: int, min_num_clients: int | None = None, criterion: Criterion | None = None
     ) -> list[ClientProxy]:
-        """Return random available clients, fewer if there are not that many: serving.py has done the waiting."""
+        """Return random available clients, fewer if there are not that many: rounds.py has done the waiting."""
         clients = [client for client in self.all().values() if criterion is None or criterion.select(client)]
         return random.sample(clients, min(num_clients, len(clients)))
 

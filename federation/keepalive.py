@@ -7,6 +7,7 @@ of the connections among the files that this process has open, and sets it there
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -39,7 +40,8 @@ def watch_connections(port: int) -> None:
 def _sweep_for_ever(port: int) -> None:
     done: set[tuple] = set()
     while True:
-        done = _sweep(port, done)
+        with contextlib.suppress(OSError):  # so many files are open that not even their list can be
+            done = _sweep(port, done)
         time.sleep(SWEEP_PAUSE)
 
 

@@ -10,7 +10,7 @@ import traceback
 from dataclasses import replace
 from typing import Any, Callable, Mapping, TypeVar
 
-from federation.admission import Refused, proof
+from federation.admission import Refused, printable, proof
 from federation.device import vital_signs
 
 import numpy as np
@@ -54,7 +54,7 @@ class Participant(Client):
         self.was_asked = True
         exit_at_signals()  # start_client of Flower 1.11 has replaced what was set before
         if "refused" in ins.config:
-            raise Refused(str(ins.config["refused"]), again=bool(ins.config.get("again")))
+            raise Refused(printable(str(ins.config["refused"])), again=bool(ins.config.get("again")))
         properties: dict[str, Scalar] = dict(self.identity)
         if self.token is not None:
             properties["proof"] = proof(self.token, str(ins.config.get("nonce")), self.identity)
@@ -137,7 +137,7 @@ def exit_at_signals() -> None:
     """Let Ctrl-C and SIGTERM end this process at once: nothing here has to be saved."""
 
     def leave(number: int, _frame: object) -> None:
-        print(f"stopped by {signal.Signals(number).name}", flush=True)
+        os.write(1, f"stopped by {signal.Signals(number).name}\n".encode())  # print may be at work just now
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -21,6 +21,7 @@ from flwr.server.history import History
 from flwr.server.strategy import Strategy
 
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
+INITIAL_MODEL_TIMEOUT = 120  # seconds in which a client has to send its model; then another one is asked
 GOODBYE_TIMEOUT = 2  # seconds in which the clients have to hear that the run is over
 COME_BACK_TIMEOUT = 45  # seconds in which clients that have lost their server find the next one
 
@@ -88,7 +89,8 @@ class DeviceServer(Server):
             if candidates:
                 client = min(candidates, key=number_of)
                 asked.add(client.cid)
-                answers = self._ask("get_parameters", [(client, GetParametersIns({}))], 0)
+                question = [(client, GetParametersIns({}))]
+                answers = ask(self.clients, "get_parameters", question, 0, INITIAL_MODEL_TIMEOUT)
                 results, _ = self._sort_out("initial model", answers, lambda result: fault_in_model(result.parameters))
                 parameters = results[0][1].parameters if results else None
             elif time.monotonic() < give_up_at:
@@ -145,7 +147,7 @@ class DeviceServer(Server):
         results, failures = [], []
         for client, answer in answers:
             if answer is None:
-                reason, failure = f"no answer within {self.args.round_timeout:g} s", TimeoutError()
+                reason, failure = "no answer in time", TimeoutError()
             elif isinstance(answer, Exception):
                 reason, failure = f"its connection ended ({type(answer).__name__})", answer
             elif answer.status.code != Code.OK:

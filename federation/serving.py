@@ -78,6 +78,7 @@ def _leave(server: DeviceServer) -> NoReturn:
     # The first drawing on a new machine takes long. Who has stopped the server does not want to wait for it.
     drawing.join(None if committed >= num_rounds else DRAWING_TIMEOUT)
     print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}", flush=True)
+    sys.stderr.flush()  # os._exit does not, and before Python 3.9 a traceback may still be waiting there
     os._exit(0 if committed >= num_rounds else 1)
 
 

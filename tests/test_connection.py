@@ -30,6 +30,12 @@ def test_a_client_gives_up_after_the_time_it_is_told(start, address):
     assert patient.popen.poll() is None
 
 
+def test_a_server_can_be_named(start_server, start, address):
+    server = start_server("--rounds", 1, "--min_num_clients", 1)
+    client = start("tests/device.py", "--cid", 0, "--server_address", address.replace("127.0.0.1", "localhost"))
+    assert server.exit_code() == 0 and client.exit_code() == 0
+
+
 class TooSmall(transport_pb2_grpc.FlowerServiceServicer):
     """Asks for a model."""
 
