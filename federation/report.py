@@ -15,7 +15,7 @@ from typing import Iterable, Mapping, Sequence
 
 from federation.files import replaced
 
-from flwr.common import EvaluateRes, FitRes
+from flwr.common import EvaluateRes, FitRes, Scalar
 from flwr.server.client_proxy import ClientProxy
 
 ROUND_COLUMNS = (
@@ -58,7 +58,7 @@ class Report:
     def start_round(self, server_round: int) -> None:
         """Start the clock of a round."""
         self._round: dict[str, object] = {"round": server_round}
-        self._clients: dict[str, dict[str, object]] = {}  # connection -> row of clients.csv
+        self._clients: dict[Scalar, dict[str, object]] = {}  # rows of clients.csv by client
         self._started = time.monotonic()
 
     def add_fit(self, client: ClientProxy, result: FitRes) -> None:
@@ -67,7 +67,7 @@ class Report:
 
     def add_evaluation(self, client: ClientProxy, result: EvaluateRes) -> None:
         """Add what a client that evaluated the new global model reports; `seconds` stays that of the training."""
-        seconds = self._clients.get(client.cid, {}).get("seconds", "")
+        seconds = self._clients.get(_key(client), {}).get("seconds", "")
         self._client_row(client, result.metrics).update(loss=result.loss, seconds=seconds)
 
     def add_central_evaluation(self, loss: float, accuracy: float | None) -> None:
@@ -89,7 +89,7 @@ class Report:
         print(f"round {row['round']}: {line}", flush=True)
 
     def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> dict[str, object]:
-        row = self._clients.setdefault(client.cid, {"round": self._round["round"]})
+        row = self._clients.setdefault(_key(client), {"round": self._round["round"]})
         row.update({name: value for name, value in metrics.items() if isinstance(value, (int, float))})
         row.update(client.properties)
         return row
@@ -97,6 +97,11 @@ class Report:
     def _append(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
         with (self.folder / name).open("a", newline="") as file:
             csv.DictWriter(file, columns, extrasaction="ignore").writerows(rows)
+
+
+def _key(client: ClientProxy) -> Scalar:
+    """Return what stays the same when a client comes back on a new connection, as far as it has told."""
+    return client.properties.get("cid", client.cid)
 
 
 def draw_history(folder: Path) -> None:

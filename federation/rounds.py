@@ -14,7 +14,7 @@ from federation.questions import Answers, ask
 from federation.report import Report
 from federation.strategy import decode, fault_in_evaluation, fault_in_fit, fault_in_model
 
-from flwr.common import Code, GetParametersIns, Parameters, ReconnectIns, ndarrays_to_parameters
+from flwr.common import Code, GetParametersIns, NDArrays, Parameters, ReconnectIns, ndarrays_to_parameters
 from flwr.server import Server
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.history import History
@@ -38,9 +38,10 @@ class DeviceServer(Server):
     """
 
     def __init__(self, strategy: Strategy, args: argparse.Namespace, report: Report) -> None:
-        self.model, self.about = args.start
+        arrays, self.about = args.start
         self.clients = Clients(args.token, self.about["federation"])
         super().__init__(client_manager=self.clients, strategy=strategy)
+        self._set_model(arrays)
         self.args = args
         self.report = report
 
@@ -55,7 +56,7 @@ class DeviceServer(Server):
         for server_round in range(first_round, num_rounds + 1):
             self._wait_for_clients(server_round)
             if not self.model:
-                self.model = decode(self._initial_parameters())
+                self._set_model(decode(self._initial_parameters()))
                 self._wait_for_clients(server_round)  # if one has left over that
             self.clients.is_fixed = True
             self.report.start_round(server_round)
@@ -70,6 +71,10 @@ class DeviceServer(Server):
         self.clients.run_is_over = True
         goodbyes = [(client, ReconnectIns(seconds=None)) for client in self.clients.all().values()]
         ask(self.clients, "reconnect", goodbyes, 0, GOODBYE_TIMEOUT, patience=0)
+
+    def _set_model(self, arrays: NDArrays) -> None:
+        self.model = arrays
+        self.parameters = ndarrays_to_parameters(arrays)  # as Flower's strategies and messages want it
 
     def _wait_for_clients(self, server_round: int) -> None:
         wanted = self.args.min_num_clients
@@ -101,7 +106,6 @@ class DeviceServer(Server):
 
     def _train(self, server_round: int) -> tuple[int, int]:
         """Have clients train and keep the new global model; return the numbers of results and failures."""
-        self.parameters = ndarrays_to_parameters(self.model)
         instructions = self.strategy.configure_fit(server_round, self.parameters, self.clients)
         answers = self._ask("fit", instructions, server_round)
         results, failures = self._sort_out(
@@ -109,8 +113,8 @@ class DeviceServer(Server):
         )
         parameters, _ = self.strategy.aggregate_fit(server_round, results, failures)
         if parameters is not None:
-            self.model = [new.astype(old.dtype, copy=False) for new, old in zip(decode(parameters), self.model)]
-            self.parameters = ndarrays_to_parameters(self.model)
+            averages = decode(parameters)
+            self._set_model([new.astype(old.dtype, copy=False) for new, old in zip(averages, self.model)])
             about = {
                 "round": server_round,
                 "committed": self.about["committed"] + 1,
