@@ -142,7 +142,8 @@ def _probe(server_address: str, root_certificate: bytes | None) -> None:
             client_context(root_certificate).wrap_socket(connection, server_hostname=host).close()
         except ssl.SSLCertVerificationError as error:
             if error.verify_code == CERTIFICATE_NOT_YET_VALID:  # a Raspberry Pi does not know the time when it starts
-                raise OSError(f"its certificate is not valid yet; the clock here says {time.ctime()}") from error
+                today = time.strftime("%Y-%m-%d")
+                raise OSError(f"its certificate is not valid yet; the clock here says {today}") from error
             reason = f"its certificate does not fit --root_certificate: {error.verify_message}"
             raise Refused(f"the server at {server_address} is another one than expected: {reason}") from error
         except ssl.SSLEOFError as error:  # it went down just now

@@ -18,7 +18,9 @@ class RawClient:
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address)
         self.replies: queue.SimpleQueue = queue.SimpleQueue()
-        self.stream = FlowerServiceStub(self.channel).Join(iter(self.replies.get, None), timeout=60, wait_for_ready=True)
+        self.stream = FlowerServiceStub(self.channel).Join(
+            iter(self.replies.get, None), timeout=60, wait_for_ready=True
+        )
 
     def receive(self) -> ServerMessage:
         """Wait for the next message; raises grpc.RpcError when the server ends the connection."""

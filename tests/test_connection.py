@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import shutil
 import socket
 import stat
@@ -15,6 +17,9 @@ from federation import keepalive, tls
 import grpc
 import pytest
 from conftest import ROOT
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from flwr.common import GetParametersIns, serde
 from flwr.proto import transport_pb2_grpc
 from flwr.proto.transport_pb2 import ServerMessage
@@ -92,6 +97,25 @@ def test_new_names_keep_the_root_certificate(tmp_path):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     command = ["openssl", "verify", "-x509_strict", "-CAfile", "ca.crt", "-verify_ip", "192.168.7.7", "server.pem"]
     assert subprocess.run(command, cwd=folder, capture_output=True, timeout=20).returncode == 0
+
+
+def test_a_client_whose_clock_is_behind_waits(tmp_path, start_server, start_device):
+    make_certificates(tmp_path)
+    folder = tmp_path / "certificates"
+    ca_key, key = (load_pem_private_key((folder / name).read_bytes(), None) for name in ("ca.key", "server.key"))
+    ca = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    tomorrow = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+    builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(ca.subject)
+    builder = builder.public_key(key.public_key()).serial_number(1)
+    builder = builder.not_valid_before(tomorrow).not_valid_after(tomorrow + datetime.timedelta(days=1))
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = builder.add_extension(names, critical=False).sign(ca_key, SHA256())
+    (folder / "server.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    start_server("--certificates", folder)
+    client = start_device(0, "--root_certificate", folder / "ca.crt")
+    client.wait_for("(its certificate is not valid yet; the clock here says")
+    time.sleep(3)
+    assert client.popen.poll() is None and client.output.count("not valid yet") == 1
 
 
 @pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--x"], 2), (["two words"], 2), ([""], 2)])
