@@ -34,7 +34,7 @@ class DeviceFedAvg(FedAvg):
         results: list[tuple[ClientProxy, FitRes]],
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> tuple[Parameters | None, dict[str, Scalar]]:
-        """Average the clients' models and metrics, weighted by their examples; None if there are no results."""
+        """Average the clients' models, weighted by their examples; None if there are no results."""
         if not results:
             return None, {}
         total = sum(result.num_examples for _, result in results)
@@ -46,8 +46,7 @@ class DeviceFedAvg(FedAvg):
             for running_sum, array in zip(sums, arrays):
                 running_sum += np.multiply(array, result.num_examples, dtype=np.float64)
         averages = [(running_sum / total).astype(dtype) for running_sum, dtype in zip(sums, dtypes)]
-        metrics = weighted_average([(result.num_examples, result.metrics) for _, result in results])
-        return ndarrays_to_parameters(averages), metrics
+        return ndarrays_to_parameters(averages), {}
 
 
 def weighted_average(results: list[tuple[int, Metrics]]) -> Metrics:
