@@ -13,7 +13,7 @@ OK = Status(Code.OK, "")
 
 
 class RawClient:
-    """Joins the server at `address`. `received` has the kinds of the server's messages, `messages` these themselves."""
+    """A connection to the server at `address`, on which the test speaks."""
 
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address)
