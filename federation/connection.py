@@ -128,7 +128,7 @@ def _hide_grpc_race() -> None:
 def _probe(server_address: str, root_certificate: bytes | None) -> None:
     """Return if a Flower server could be there; raises OSError if nobody is, Refused if TLS does not fit.
 
-    gRPC itself reports all of this as UNAVAILABLE, and each failed attempt of start_client leaves a thread behind.
+    gRPC itself reports all of this as UNAVAILABLE.
     """
     host, port = split_address(server_address)
     with socket.create_connection((host, port), timeout=PROBE_TIMEOUT) as connection:

@@ -174,12 +174,18 @@ def pythons(request) -> tuple[str | Path, str | Path]:
 
 
 @pytest.fixture
-def start_server(start, address, tmp_path, pythons):
+def results(tmp_path) -> Path:
+    """Where start_server has the server write its results."""
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def start_server(start, address, results, pythons):
     """Return a function that starts the server on `address` and waits until it listens."""
 
     def start_server(*arguments, python: str | Path = pythons[0], **popen_arguments) -> Process:
-        results = () if "--resume" in arguments else ("--results_dir", tmp_path / "results")
-        arguments = ("--server_address", address, *results, *arguments)
+        folder = () if "--resume" in arguments else ("--results_dir", results)
+        arguments = ("--server_address", address, *folder, *arguments)
         server = start("server.py", *arguments, python=python, **popen_arguments)
         server.wait_for(f"clients connect with --server_address={address}")
         return server

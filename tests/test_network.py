@@ -71,11 +71,6 @@ def start_inside(start, network):
 
 
 @pytest.fixture
-def results(tmp_path) -> Path:
-    return tmp_path / "results"
-
-
-@pytest.fixture
 def serve_inside(start_inside, results):
     def serve_inside(*arguments: object):
         server = start_inside("server", "server.py", "--server_address", ADDRESS, "--results_dir", results, *arguments)
