@@ -6,12 +6,13 @@
 #     ./run_tests.sh [--all] -k demo     # other words go to pytest
 #
 # Needs Python 3.10 to 3.13 and the internet to install packages, into .venv and beside it. Where there is a Python 3.8
-# too, the package sets of the Jetson images are tried with it.
+# too, the package sets of the Jetson images are tried with it; with --all, as root on Debian with buildah and
+# debootstrap, the images are built.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 case "${1:-}" in
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --all) run_all=yes; shift ;;
 esac
 
@@ -20,11 +21,11 @@ bin=$PWD/.venv/bin
 
 # Makes the virtual environment $1 from the requirement file $2, with the Python $3.
 setup_other() {
-    cmp -s "$2" "$1/installed" && return
+    cat "$2" base_images/*/requirements.txt | cmp -s - "$1/installed" && return
     echo "installing $2 into $1"
     "$bin/uv" venv --quiet --clear --python "$3" "$1"
     "$bin/uv" pip install --quiet --python "$1/bin/python" -r "$2"
-    cp "$2" "$1/installed"
+    cat "$2" base_images/*/requirements.txt > "$1/installed"
 }
 
 py38=
@@ -46,7 +47,8 @@ fi
 echo "== linters"
 "$bin/ruff" check .
 "$bin/ruff" format --check .
-"$bin/shellcheck" ./*.sh .ci/run
+"$bin/shellcheck" ./*.sh tests/*.sh .ci/run
+"$bin/hadolint" base_images/*/Dockerfile
 git ls-files -z | xargs -0 "$bin/codespell"
 
 echo "== tests"

@@ -78,7 +78,17 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """List the faults, what came of their tests and how long these took."""
+    """List the faults, what came of their tests and how long these took, and the figures that tests recorded."""
+    figures = [
+        value
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == "figure"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.line(figure)
     outcomes: dict[int, dict[str, int]] = {}
     seconds: dict[int, float] = {}
     for outcome in ("passed", "failed", "error", "skipped"):

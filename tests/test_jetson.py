@@ -1,0 +1,339 @@
+"""build_jetson_flower_client.sh and the images that it builds.
+
+The script runs with a stand-in for docker that writes down what it is asked; with --all, as root on Debian, it builds
+both images for real, with buildah on stand-ins for NVIDIA's images, and clients run in them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import NEWEST, PY38_PYTORCH, PY38_TF, ROOT, copy_sample
+
+SCRIPT = "build_jetson_flower_client.sh"
+L4T_PYTORCH = "nvcr.io/nvidia/l4t-pytorch:r35.2.1-pth2.0-py3"
+L4T_TENSORFLOW = "nvcr.io/nvidia/l4t-tensorflow:r35.3.1-tf2.11-py3"
+
+# What is printed to stderr first, and the exit code, by the words given.
+MISTAKES = {
+    "": (2, "--pytorch or --tensorflow is missing"),
+    "--no-cache": (2, "--pytorch or --tensorflow is missing"),
+    "pytorch": (2, "unknown word: 'pytorch'"),
+    "--pytorch --tensorflow": (2, "one of --pytorch and --tensorflow, once"),
+    "--pytorch --cache": (2, "unknown word: '--cache'"),
+    "--pytorch extra": (2, "unknown word: 'extra'"),
+    "--pytorch --l4t": (2, "--l4t needs a value"),
+    "--pytorch --l4t --no-cache": (2, "--l4t needs a value"),
+    "--pytorch --l4t five": (2, "'five' is no L4T release such as 35.4.1"),
+    "--pytorch --l4t 35": (2, "'35' is no L4T release such as 35.4.1"),
+    "--pytorch --base-image": (2, "--base-image needs a value"),
+    "--pytorch --tag": (2, "--tag needs a value"),
+    "--pytorch --l4t 35.4.1 --base-image x": (2, "one of --base-image and --l4t"),
+    "--pytorch --l4t 32.7.1": (1, "L4T 32.7.1 (JetPack 4) has Python 3.6, and Flower needs 3.8"),
+    "--tensorflow --l4t 32.7.1": (1, "L4T 32.7.1 (JetPack 4) has Python 3.6, and Flower needs 3.8"),
+    "--tensorflow --l4t 36.4.3": (1, "no tensorflow image for L4T 36.4.3 is known to this script"),
+    "--pytorch --l4t 38.2": (1, "no pytorch image for L4T 38.2 is known to this script"),
+    "--pytorch --l4t 34.1.1": (1, "no pytorch image for L4T 34.1.1 is known to this script"),
+}
+
+# The base image, and what the words add to docker's command.
+ORDERS = {
+    "--pytorch --l4t 35.4.1": (L4T_PYTORCH, [], "flower_client"),
+    "--l4t 35.1.0 --pytorch": (L4T_PYTORCH, [], "flower_client"),
+    "--tensorflow --l4t 35.5.0": (L4T_TENSORFLOW, [], "flower_client"),
+    "--pytorch --l4t 36.3.0": ("dustynv/l4t-pytorch:r36.2.0", [], "flower_client"),
+    "--pytorch --l4t 36.4.3": ("dustynv/l4t-pytorch:r36.4.0", [], "flower_client"),
+    "--pytorch --l4t 36.10": ("dustynv/l4t-pytorch:r36.4.0", [], "flower_client"),
+    "--tensorflow --l4t 36.2.0": ("dustynv/l4t-tensorflow:tf2-r36.2.0", [], "flower_client"),
+    "--pytorch --no-cache --l4t 35.4.1": (L4T_PYTORCH, ["--no-cache"], "flower_client"),
+    "--pytorch --base-image my/own:image": ("my/own:image", [], "flower_client"),
+    "--tensorflow --base-image x --tag mine:1 --no-cache": ("x", ["--no-cache"], "mine:1"),
+}
+
+# The first line of /etc/nv_tegra_release, as found on real devices; the exit code and what is printed.
+DEVICES = {
+    "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64": (0, f"BASE_IMAGE={L4T_PYTORCH} "),
+    "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64": (0, "l4t-pytorch:r36.4.0 "),
+    "# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref, EABI: aarch64": (1, "L4T 32.7.1 (JetPack 4) has"),
+    "something else": (1, "this is no Jetson"),
+}
+
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare"
+)
+missing = [program for program in ("buildah", "debootstrap") if not shutil.which(program)]
+needs_buildah = pytest.mark.skipif(bool(missing), reason=f"missing: {' '.join(missing)} (Debian's packages)")
+needs_py38 = pytest.mark.skipif(
+    not PY38_PYTORCH.exists() or not PY38_TF.exists(),
+    reason="run_tests.sh --all installs for Python 3.8, if there is one",
+)
+
+
+@pytest.fixture
+def programs(tmp_path) -> Path:
+    """A folder for programs that the script finds before all others; `docker` there writes down its arguments."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    write_program(folder / "docker", f'printf "%s\\n" "$@" > {tmp_path}/asked; exit "${{DOCKER_EXITS_WITH:-0}}"')
+    return folder
+
+
+def write_program(path: Path, commands: str) -> None:
+    path.write_text(f"#!/bin/sh\n{commands}\n")
+    path.chmod(0o755)
+
+
+def build(*words: str, programs: Path, prefix=(), **environment) -> subprocess.CompletedProcess:
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [*prefix, str(ROOT / SCRIPT), *words],
+        cwd=programs,  # any folder will do
+        env={**os.environ, "PATH": path, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes_end_with_a_sentence(words, programs, tmp_path):
+    exit_code, message = MISTAKES[words]
+    result = build(*words.split(), programs=programs)
+    assert result.returncode == exit_code
+    assert result.stderr.startswith(f"{SCRIPT}: {message}")
+    assert ("./build_jetson_flower_client.sh --pytorch" in result.stderr) == (exit_code == 2)  # the usage
+    assert result.stdout == ""
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.parametrize("words", ORDERS)
+def test_orders_reach_docker(words, programs, tmp_path):
+    base_image, options, tag = ORDERS[words]
+    folder = ROOT / "base_images" / ("pytorch" if "--pytorch" in words else "tensorflow")
+    command = ["build", *options, "--build-arg", f"BASE_IMAGE={base_image}", "--tag", tag, str(folder)]
+    dry_run = build(*words.split(), "--dry-run", programs=programs)
+    assert dry_run.returncode == 0
+    assert dry_run.stdout.split() == ["docker", *command]
+    assert not (tmp_path / "asked").exists()
+    result = build(*words.split(), programs=programs)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "asked").read_text().splitlines() == command
+    assert f"docker run -it --rm --runtime nvidia -v `pwd`:/client {tag}" in result.stdout
+
+
+def test_help(programs):
+    result = build("--help", programs=programs)
+    assert result.returncode == 0
+    for word in (
+        "--pytorch",
+        "--tensorflow",
+        "--no-cache",
+        "--base-image",
+        "--l4t",
+        "--tag",
+        "--dry-run",
+        "docker run",
+    ):
+        assert word in result.stdout
+
+
+def test_exit_code_of_docker(programs):
+    result = build("--pytorch", "--l4t", "35.4.1", programs=programs, DOCKER_EXITS_WITH="37")
+    assert result.returncode == 37
+    assert "built" not in result.stdout
+
+
+def test_no_docker(programs):
+    (programs / "docker").unlink()
+    for program in ("bash", "dirname"):
+        (programs / program).symlink_to(shutil.which(program))
+    result = build("--pytorch", "--l4t", "35.4.1", programs=programs, PATH=str(programs))
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{SCRIPT}: there is no docker here")
+
+
+@pytest.mark.skipif(Path("/etc/nv_tegra_release").exists(), reason="this is a Jetson")
+def test_device_known_to_dpkg(programs):
+    write_program(programs / "dpkg-query", '[ "$4" = nvidia-l4t-core ] && printf 36.4.3-20250107174145')
+    assert "dustynv/l4t-pytorch:r36.4.0" in build("--pytorch", "--dry-run", programs=programs).stdout
+
+
+@pytest.mark.skipif(Path("/etc/nv_tegra_release").exists(), reason="this is a Jetson")
+def test_not_a_jetson(programs):
+    result = build("--pytorch", programs=programs)
+    assert result.returncode == 1
+    assert "this is no Jetson" in result.stderr
+    assert "--l4t 35.4.1" in result.stderr
+    assert "--base-image" in result.stderr
+
+
+@needs_root
+@pytest.mark.parametrize("release", DEVICES, ids=lambda release: release[:5])
+def test_device_known_to_its_release_file(release, programs, tmp_path):
+    exit_code, words = DEVICES[release]
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text(f"{release}\n# KERNEL_VARIANT: oot\n")
+    with_its_etc = ("unshare", "--mount", "sh", "-c", f'mount --bind {tmp_path}/etc /etc && exec "$0" "$@"')
+    result = build("--pytorch", "--dry-run", programs=programs, prefix=with_its_etc)
+    assert result.returncode == exit_code
+    assert words in (result.stdout if exit_code == 0 else result.stderr)
+
+
+# From here on, images are built.
+
+
+@pytest.fixture(scope="module")
+def buildah(tmp_path_factory):
+    """A store of images with stand-ins for NVIDIA's; returns what to add to the environment to use it."""
+    folder = tmp_path_factory.mktemp("images")
+    site_packages = PY38_PYTORCH.parent.parent / "lib/python3.8/site-packages"
+    (folder / "storage.conf").write_text(f'[storage]\ndriver=""\ngraphroot="{folder}/images"\nrunroot="{folder}/run"\n')
+    (folder / "programs").mkdir()
+    write_program(
+        folder / "programs/docker",
+        f'shift  # "build"\nexec buildah bud --format docker --volume {site_packages}:/opt/torch:ro "$@"',
+    )
+    environment = {
+        "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+        "BUILDAH_ISOLATION": "chroot",
+        "PATH": f"{folder}/programs{os.pathsep}{os.environ['PATH']}",
+    }
+    python = subprocess.check_output([PY38_TF, "-c", "import sys; print(sys.base_prefix)"], text=True).strip()
+    run(environment, "tests/l4t_images.sh", python, site_packages)
+    yield environment
+    run(environment, "buildah", "rm", "--all")
+    run(environment, "buildah", "rmi", "--all", "--force")
+
+
+def run(environment: dict[str, str], *command: object, check: bool = True) -> subprocess.CompletedProcess:
+    result = subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if not check else subprocess.PIPE,
+        text=True,
+        timeout=900,
+    )
+    assert not check or result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+FRAMEWORKS = ("pytorch", "tensorflow")
+
+
+@pytest.fixture(scope="module")
+def images(buildah) -> dict[str, str]:
+    """Both images, built by the script; their names by framework."""
+    for framework in FRAMEWORKS:
+        words = (f"--{framework}", "--base-image", f"localhost/l4t-{framework}", "--tag", f"flower_client:{framework}")
+        run(buildah, f"./{SCRIPT}", *words)
+    return {framework: f"localhost/flower_client:{framework}" for framework in FRAMEWORKS}
+
+
+def container(buildah, image: str) -> str:
+    return run(buildah, "buildah", "from", "--pull-never", image).stdout.strip()
+
+
+def files_of(buildah, image: str) -> Path:
+    """Where the files of a new container from `image` are."""
+    return Path(run(buildah, "buildah", "mount", container(buildah, image)).stdout.strip())
+
+
+@pytest.mark.slow
+@needs_root
+@needs_buildah
+@needs_py38
+class TestImages:
+    @pytest.mark.parametrize("framework", FRAMEWORKS)
+    def test_what_the_build_adds(self, framework, buildah, images, record_property):
+        before, after = files_of(buildah, f"localhost/l4t-{framework}"), files_of(buildah, images[framework])
+        megabytes = [int(subprocess.check_output(["du", "-sm", path]).split()[0]) for path in (before, after)]
+        added = megabytes[1] - megabytes[0]
+        record_property("figure", f"the image flower_client for {framework} is {added} MB larger than its base image")
+        assert added < 400
+        assert not list(after.glob("root/.cache/pip")) and not list(after.glob("tmp/*"))
+        # nothing of the base image is gone or other than before
+        compared = subprocess.run(
+            ["diff", "-rq", "--no-dereference", before / "usr", after / "usr"], capture_output=True, text=True
+        ).stdout.splitlines()
+        assert [line for line in compared if "__pycache__" not in line] == []
+
+    @pytest.mark.parametrize("framework", FRAMEWORKS)
+    def test_labels_and_folder(self, framework, buildah, images):
+        shown = run(
+            buildah, "buildah", "inspect", "--type", "image", "--format", "{{.OCIv1.Config}}", images[framework]
+        )
+        assert "/client" in shown.stdout
+        assert "org.opencontainers.image.title:flower_client" in shown.stdout
+        assert f"org.opencontainers.image.base.name:localhost/l4t-{framework}" in shown.stdout
+
+    @pytest.mark.parametrize("framework", FRAMEWORKS)
+    def test_federation(self, framework, buildah, images, start, address, results, tmp_path):
+        """Two clients inside the image, trained for real, and a server on the newest Flower outside."""
+        data = copy_sample(tmp_path / "data")
+        python = NEWEST if NEWEST.exists() else sys.executable
+        server = start("server.py", "--server_address", address, "--rounds", 2, "--results_dir", results, python=python)
+        clients = []
+        for cid in (0, 1):
+            inside = ("--volume", f"{ROOT}:/client", "--volume", f"{data}:/data")
+            torch = ("--volume", f"{PY38_PYTORCH.parent.parent}/lib/python3.8/site-packages:/opt/torch:ro")
+            client = (
+                "python3",
+                f"client_{'tf' if framework == 'tensorflow' else framework}.py",
+                "--cid",
+                cid,
+                "--mnist",
+            )
+            flags = ("--data_dir", "/data", "--server_address", address, "--num_clients", 2, "--retry_for", 60)
+            words = (*inside, *torch, container(buildah, images[framework]), "--", *client, *flags)
+            clients.append(start("run", *words, python="buildah", env=buildah))
+        assert server.exit_code(timeout=300) == 0
+        for client in clients:
+            assert client.exit_code(timeout=60) == 0, client.output
+        for number in (1, 2):
+            assert f"round {number}: 2 results and 0 failures" in server.output
+
+    @pytest.mark.parametrize(
+        ("framework", "package"),
+        [("pytorch", "torch==2.0.0"), ("pytorch", "torchvision==0.15.1"), ("pytorch", "numpy==1.23.5")]
+        + [("tensorflow", "tensorflow==2.12.0"), ("tensorflow", "protobuf==3.19.6"), ("tensorflow", "numpy==1.23.5")],
+    )
+    def test_pip_must_not_replace(self, framework, package, buildah, tmp_path):
+        """A requirement for another version than the base image's ends the build."""
+        result = build_changed(buildah, framework, tmp_path, requirement=package)
+        assert result.returncode != 0
+        name = package.split("==")[0]
+        assert f"The user requested (constraint) {name}==" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("framework", "package"), [("pytorch", "numpy==1.23.5"), ("tensorflow", "protobuf==3.19.6")]
+    )
+    def test_a_replaced_package_is_noticed(self, framework, package, buildah, tmp_path):
+        """So does a pip that keeps to no constraint."""
+        result = build_changed(buildah, framework, tmp_path, requirement=package, cut="--constraint base_image.txt ")
+        assert result.returncode != 0
+        assert "the build changed packages of the base image" in result.stdout
+        assert package in result.stdout
+
+
+def build_changed(
+    buildah, framework: str, folder: Path, requirement: str, cut: str = ""
+) -> subprocess.CompletedProcess:
+    """Build with one more requirement, and without the words `cut` in the Dockerfile."""
+    shutil.copytree(ROOT / "base_images", folder / "base_images")
+    shutil.copy(ROOT / SCRIPT, folder)
+    with (folder / "base_images" / framework / "requirements.txt").open("a") as file:
+        file.write(f"{requirement}\n")
+    dockerfile = folder / "base_images" / framework / "Dockerfile"
+    assert cut in dockerfile.read_text()
+    dockerfile.write_text(dockerfile.read_text().replace(cut, ""))
+    words = (f"--{framework}", "--base-image", f"localhost/l4t-{framework}", "--tag", "changed")
+    return run(buildah, folder / SCRIPT, *words, check=False)
