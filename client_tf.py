@@ -17,6 +17,7 @@ import sys
 from federation.arguments import parse_client
 from federation.connection import stay_connected
 from federation.partitions import Examples, load_partition
+from federation.threads import choose_threads
 
 import flwr as fl
 import tensorflow as tf
@@ -162,14 +163,20 @@ class FlowerClient(fl.client.NumPyClient):
         return loss, len(self.validation_set.labels), {"accuracy": accuracy}
 
 
+def set_threads(threads: int) -> None:
+    """Set how many threads TensorFlow computes with; has no effect once it has computed anything."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # the models have no branches to compute at the same time
+
+
 def main() -> None:
     """Load this client's partition, build the model, and take part in the server's rounds."""
     args = parse_client(__doc__, NUM_CLIENTS)
-    tf.config.threading.set_intra_op_parallelism_threads(1)  # models this small gain little from more threads,
-    tf.config.threading.set_inter_op_parallelism_threads(1)  # and clients that share a machine lose a lot
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)  # by default, TensorFlow takes all of a Jetson's memory
     train_set, validation_set = load_partition(args.dataset, args.cid, args.num_clients, args.data_dir)
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)  # by default, TensorFlow takes all of a Jetson's memory
+    set_threads(1 if gpus else choose_threads(args, set_threads, build_model, train, train_set))
     stay_connected(FlowerClient(args.dataset, train_set, validation_set), args)
 
 

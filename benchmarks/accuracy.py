@@ -10,30 +10,52 @@ mode, on the data set's test split. One line a seed; seconds are those of traini
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.partitions import load_partition, load_test_split
+from federation.partitions import Examples, load_partition, load_test_split
 
 import numpy as np
 
 
-def seed_framework(framework: str, seed: int) -> None:
-    """Make one thread and `seed` the start of everything random."""
+def load_client(framework: str, seed: int) -> Any:
+    """Return the client script as a module; one thread, and `seed` is the start of everything random."""
+    client = import_module(f"client_{framework}")
     if framework == "pytorch":
-        import torch
-
-        torch.set_num_threads(1)
-        torch.manual_seed(seed)
+        client.torch.set_num_threads(1)
+        client.torch.manual_seed(seed)
     else:
-        import tensorflow as tf
+        client.set_threads(1)
+        client.keras.utils.set_random_seed(seed)
+    return client
 
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-        tf.keras.utils.set_random_seed(seed)
+
+def federate(
+    client: Any, dataset: str, parts: Sequence[Examples], test_set: Examples, epochs: int, batch_size: int
+) -> Iterator[tuple[float, float]]:
+    """Run rounds without end; after each, yield the seconds that the slowest client trained and the accuracy.
+
+    `client` has build_model, train, test, get_parameters and set_parameters, as the client scripts do.
+    """
+    model = client.build_model(dataset)
+    state = [array.copy() for array in client.get_parameters(model)]
+    weights = [len(part.labels) for part in parts]
+    while True:
+        trained, seconds = [], []
+        for part in parts:
+            client.set_parameters(model, state)
+            started = time.perf_counter()
+            client.train(model, part, client.LEARNING_RATE[dataset], epochs, batch_size)
+            seconds.append(time.perf_counter() - started)
+            trained.append([array.copy() for array in client.get_parameters(model)])
+        state = [np.average(arrays, axis=0, weights=weights).astype(np.float32) for arrays in zip(*trained)]
+        client.set_parameters(model, state)
+        yield max(seconds), client.test(model, test_set)[1]
 
 
 def main() -> None:
@@ -51,28 +73,14 @@ def main() -> None:
     args = parser.parse_args()
     dataset = "mnist" if args.mnist else "cifar10"
 
-    client = import_module(f"client_{args.framework}")
     parts = [load_partition(dataset, cid, args.num_partitions, args.data_dir)[0] for cid in range(args.clients)]
-    weights = [len(part.labels) for part in parts]
     test_set = load_test_split(dataset, args.data_dir)
     for seed in args.seeds:
-        seed_framework(args.framework, seed)
-        model = client.build_model(dataset)
-        state = [array.copy() for array in client.get_parameters(model)]
-        accuracies, seconds = [], 0.0
-        for _ in range(args.rounds):
-            trained = []
-            for part in parts:
-                client.set_parameters(model, state)
-                started = time.perf_counter()
-                client.train(model, part, client.LEARNING_RATE[dataset], args.epochs, args.batch_size)
-                seconds += time.perf_counter() - started
-                trained.append([array.copy() for array in client.get_parameters(model)])
-            state = [np.average(arrays, axis=0, weights=weights).astype(np.float32) for arrays in zip(*trained)]
-            client.set_parameters(model, state)
-            accuracies.append(client.test(model, test_set)[1])
+        client = load_client(args.framework, seed)
+        rounds = federate(client, dataset, parts, test_set, args.epochs, args.batch_size)
+        seconds, accuracies = zip(*itertools.islice(rounds, args.rounds))
         figures = "  ".join(f"{100 * accuracy:.1f} %" for accuracy in accuracies)
-        print(f"{args.framework} {dataset}, seed {seed}: {figures}  ({seconds:.0f} s)", flush=True)
+        print(f"{args.framework} {dataset}, seed {seed}: {figures}  ({sum(seconds):.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,12 @@ def parse_client(description: str | None, num_clients: int) -> argparse.Namespac
     )
     add_data_dir(parser)
     parser.add_argument(
+        "--threads",
+        type=whole_number(1),
+        metavar="NUMBER",
+        help="how many threads to train with (default: as many as help on this device; the first start tries that)",
+    )
+    parser.add_argument(
         "--root_certificate",
         type=root_certificate,
         metavar="FILE",

@@ -135,22 +135,38 @@ def test_no_client_without_data(start, tmp_path, framework):
     assert "Traceback" not in client.output
 
 
-def test_mnist_in_pytorch_needs_neither_torchvision_nor_datasets_nor_the_compiler(start, mnist):
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_pytorch_client_imports_no_more_than_it_uses(start, mnist, cifar10, dataset):
+    data_dir = mnist if dataset == "mnist" else cifar10
     code = (
         "import sys; from pathlib import Path\n"
         "import client_pytorch as client\n"
         "from federation.partitions import load_partition\n"
-        f"train_set, validation_set = load_partition('mnist', 0, 20, Path({str(mnist)!r}))\n"
-        "flower_client = client.FlowerClient('mnist', train_set, validation_set)\n"
+        f"train_set, validation_set = load_partition({dataset!r}, 0, 20, Path({str(data_dir)!r}))\n"
+        f"flower_client = client.FlowerClient({dataset!r}, train_set, validation_set)\n"
         "parameters = flower_client.get_parameters({})\n"
         "parameters, _, _ = flower_client.fit(parameters, {'epochs': 1, 'batch_size': 16})\n"
         "flower_client.evaluate(parameters, {})\n"
-        "heavy = ('torchvision', 'datasets', 'pandas', 'pyarrow', 'matplotlib', 'torch._dynamo')\n"
+        "heavy = ('torchvision', 'datasets', 'pandas', 'pyarrow', 'matplotlib', 'torch._dynamo', 'sympy')\n"
         "print('in memory:', [name for name in heavy if name in sys.modules])\n"
+        "import torch; print('afterwards', torch.compile(lambda x: x + 1, backend='eager')(torch.ones(1)))\n"
     )
     process = start("-c", code)
     assert process.exit_code() == 0, process.output
-    assert "in memory: []" in process.output
+    assert f"in memory: {['torchvision'] if dataset == 'cifar10' else []}" in process.output
+    assert "afterwards tensor([2.])" in process.output  # the compiler is there for those who want it
+
+
+def test_a_module_that_needs_the_compiler_gets_it(start, tmp_path):
+    (tmp_path / "module.py").write_text("from torch._dynamo.utils import counters\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from federation.light_import import without_compiler\n"
+        "print(without_compiler('module').counters)\n"
+    )
+    process = start("-c", code)
+    assert process.exit_code() == 0, process.output
+    assert "defaultdict" in process.output
 
 
 def outline(script: str) -> list[str]:
