@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
+from federation.device import describe
 from federation.files import replaced
 from federation.partitions import Examples
 
@@ -36,9 +37,10 @@ def choose_threads(
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     path = args.data_dir / args.dataset / f"threads_{Path(sys.argv[0]).stem}.json"
+    device = f"{describe()}, {cores} cores"  # the file may have come from another one, with the data
     threads, origin = args.threads, "--threads"
     if threads is None:
-        threads, origin = _read(path, cores), f"measured before, kept in {path}"
+        threads, origin = _read(path, device), f"measured before, kept in {path}"
     if threads is None:
 
         def prepare(threads: int) -> Callable[[], object]:
@@ -51,18 +53,18 @@ def choose_threads(
         origin = f"measured, kept in {path}"
         try:
             with replaced(path) as file:
-                file.write(json.dumps({"cores": cores, "threads": threads}).encode())
+                file.write(json.dumps({"device": device, "threads": threads}).encode())
         except OSError:  # partitions may be in a folder that cannot be written
             origin = "measured"
     print(f"training on {threads} of {cores} cores ({origin})", flush=True)
     return threads
 
 
-def _read(path: Path, cores: int) -> int | None:
-    """Return the number kept in a file, if it was measured with as many cores."""
+def _read(path: Path, device: str) -> int | None:
+    """Return the number kept in a file, if it was measured on this device."""
     try:
         kept = json.loads(path.read_text())
-        return int(kept["threads"]) if kept["cores"] == cores else None
+        return int(kept["threads"]) if kept["device"] == device else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

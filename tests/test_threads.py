@@ -58,7 +58,7 @@ def test_kept_for_the_next_start(choose, capsys, tmp_path, monkeypatch):
     assert choose(lambda threads: 1 / 0) == 4
     assert "training on 4 of 4 cores (measured before, kept in" in capsys.readouterr().out
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    assert choose(lambda threads: 0.01) == 1  # measured anew: these are other cores
+    assert choose(lambda threads: 0.01) == 1  # measured anew: this is another device
     for path in (tmp_path / "mnist").iterdir():
         path.write_text("damaged")
     assert choose(lambda threads: 0.01) == 1
