@@ -15,6 +15,7 @@ The last table is from a relay that counts the bytes between our server and one 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import queue
 import socket
@@ -210,13 +211,11 @@ class Relay:
         self._pass_on(server, client, "to the client")
 
     def _pass_on(self, source: socket.socket, target: socket.socket, direction: str) -> None:
-        while True:
-            data = source.recv(1 << 16)
-            if not data:
-                target.close()
-                return
-            self.counts[direction] += len(data)
-            target.sendall(data)
+        with contextlib.suppress(OSError):  # the end of the connection, in whatever form
+            while data := source.recv(1 << 16):
+                self.counts[direction] += len(data)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Import a module without PyTorch's compiler, which some modules bring along: 100 MB and seconds, on a Pi many."""
+"""Import torchvision's models without the rest of it, which takes 110 MB and seconds, on a Pi many."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ import importlib
 import sys
 from types import ModuleType
 
-COMPILER = "torch._dynamo"
+# What stands in, during the import, for modules that models do not use. One of torchvision's operators wants a function
+# of PyTorch's compiler, only to ask whether it could compile.
+STAND_INS = {
+    "torch._dynamo": {"__path__": []},
+    "torch._dynamo.utils": {"is_compile_supported": lambda device_type: False},
+    "torchvision.datasets": {},
+}
 
 
-def without_compiler(name: str) -> ModuleType:
-    """Import the module `name` and return it.
+def torchvision_models() -> ModuleType:
+    """Return the module torchvision.models.
 
-    torchvision's roi_align wants one function of the compiler, which tells whether compiling is possible. While
-    torchvision is imported, a stand-in takes the compiler's place, with that function saying no. Where that is not
-    enough, in other versions, the compiler is imported after all; it can be in any case later.
+    The modules that were left out can be imported afterwards. If a version of torchvision wants more of them than the
+    stand-ins have, they are imported after all.
     """
-    if COMPILER in sys.modules:
-        return importlib.import_module(name)
-    package, utils = ModuleType(COMPILER), ModuleType(f"{COMPILER}.utils")
-    package.__path__ = []
-    utils.is_compile_supported = lambda device_type: False
-    known = set(sys.modules)
-    sys.modules.update({module.__name__: module for module in (package, utils)})
+    if not sys.modules.keys().isdisjoint(["torchvision", *STAND_INS]):
+        return importlib.import_module("torchvision.models")
+    for name, attributes in STAND_INS.items():
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name]).update(attributes)
     try:
-        return importlib.import_module(name)
+        return importlib.import_module("torchvision.models")
     except (ImportError, AttributeError):
-        for half_imported in {n for n in sys.modules if n.partition(".")[0] == name.partition(".")[0]} - known:
-            del sys.modules[half_imported]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            sys.modules.pop(name)
     finally:
-        for module in (package, utils):
-            del sys.modules[module.__name__]
-    return importlib.import_module(name)
+        for name in STAND_INS:
+            sys.modules.pop(name, None)
+    return importlib.import_module("torchvision.models")

@@ -147,9 +147,10 @@ def test_pytorch_client_imports_no_more_than_it_uses(start, mnist, cifar10, data
         "parameters = flower_client.get_parameters({})\n"
         "parameters, _, _ = flower_client.fit(parameters, {'epochs': 1, 'batch_size': 16})\n"
         "flower_client.evaluate(parameters, {})\n"
-        "heavy = ('torchvision', 'datasets', 'pandas', 'pyarrow', 'matplotlib', 'torch._dynamo', 'sympy')\n"
+        "heavy = 'torchvision torchvision.datasets torch._dynamo sympy datasets pandas pyarrow matplotlib'.split()\n"
         "print('in memory:', [name for name in heavy if name in sys.modules])\n"
-        "import torch; print('afterwards', torch.compile(lambda x: x + 1, backend='eager')(torch.ones(1)))\n"
+        "import torch, torchvision.datasets; print(torchvision.datasets.MNIST)\n"
+        "print('afterwards', torch.compile(lambda x: x + 1, backend='eager')(torch.ones(1)))\n"
     )
     process = start("-c", code)
     assert process.exit_code() == 0, process.output
@@ -157,12 +158,14 @@ def test_pytorch_client_imports_no_more_than_it_uses(start, mnist, cifar10, data
     assert "afterwards tensor([2.])" in process.output  # the compiler is there for those who want it
 
 
-def test_a_module_that_needs_the_compiler_gets_it(start, tmp_path):
-    (tmp_path / "module.py").write_text("from torch._dynamo.utils import counters\n")
+def test_torchvision_that_wants_more_gets_it(start, tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text("from torchvision import models\n")
+    (tmp_path / "torchvision/models.py").write_text("from torch._dynamo.utils import counters\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from federation.light_import import without_compiler\n"
-        "print(without_compiler('module').counters)\n"
+        "from federation.light_import import torchvision_models\n"
+        "print(torchvision_models().counters)\n"
     )
     process = start("-c", code)
     assert process.exit_code() == 0, process.output
