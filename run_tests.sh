@@ -2,12 +2,12 @@
 # Sets everything up, then runs the linters and the tests.
 #
 #     ./run_tests.sh                     # about 18 minutes on 2 cores
-#     ./run_tests.sh --all               # also what takes long, downloads a lot or needs root: an hour
+#     ./run_tests.sh --all               # also what takes long, downloads a lot or needs root: 75 minutes
 #     ./run_tests.sh [--all] -k demo     # other words go to pytest
 #
 # Needs Python 3.10 to 3.13 and the internet to install packages, into .venv and beside it. Where there is a Python 3.8
-# too, the package sets of the Jetson images are tried with it; with --all, as root on Debian with buildah and
-# debootstrap, the images are built.
+# too, the package sets of the Jetson images are tried with it. With --all, as root on Debian with buildah, debootstrap
+# and qemu-user-static, the images are built and a Raspberry Pi is emulated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
