@@ -31,7 +31,9 @@ def plain(client) -> SimpleNamespace:
     def build_model(dataset):
         from torchvision.models import mobilenet_v3_small
 
-        return mobilenet_v3_small(num_classes=10)
+        model = mobilenet_v3_small(num_classes=10)
+        torch.optim.SGD(model.parameters())  # the first one imports PyTorch's compiler; that is not to count
+        return model
 
     def train(model, examples, learning_rate, epochs, batch_size):
         images = torch.from_numpy(examples.images).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Callable
@@ -19,7 +18,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
-from common import NUM_IMAGES, noise, print_row, run_federation, versions, write_partitions
+from common import NUM_IMAGES, noise, print_row, versions
 
 import client_pytorch as client
 
@@ -40,13 +39,18 @@ def ratio(with_it: Callable[[], object], without: Callable[[], object]) -> str:
 def training(
     dataset: str, memory_format: torch.memory_format = torch.channels_last, fused: bool = True, threads: int = 1
 ) -> Callable:
-    """Return a function that trains for an epoch."""
+    """Return a function that trains for an epoch, with images and model in the memory format."""
+    to_inputs = client.to_inputs
     examples = noise(dataset, NUM_IMAGES[dataset] // 2)
     model = client.build_model(dataset).to(memory_format=memory_format)
 
     def train() -> None:
         torch.set_num_threads(threads)
-        with mock.patch.object(client, "HAS_FUSED_ADAMW", fused):
+        with mock.patch.multiple(
+            client,
+            HAS_FUSED_ADAMW=fused,
+            to_inputs=lambda images: to_inputs(images).contiguous(memory_format=memory_format),
+        ):
             client.train(model, examples, 1e-3, epochs=1, batch_size=16)
 
     return train
@@ -69,8 +73,8 @@ def evaluation(dataset: str, batch_size: int = 128, gradients: bool = False) -> 
 def import_cost(code: str) -> tuple[float, float]:
     """Return the seconds and megabytes that a process takes for `code` beyond importing torch."""
     report = (
-        "import resource, time, torch\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "import time, torch\n"
+        "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024\n"
         f"seconds, megabytes = time.perf_counter(), peak()\n{code}\n"
         "print(time.perf_counter() - seconds, peak() - megabytes)\n"
     )
@@ -81,10 +85,20 @@ def import_cost(code: str) -> tuple[float, float]:
 
 
 def peak(dataset: str, **environment: str) -> float:
-    """Return the peak megabytes of a client."""
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, environment):
-        write_partitions(dataset, 1, Path(folder))
-        return run_federation("pytorch", dataset, Path(folder)).peak_mb
+    """Return the peak megabytes of a client.
+
+    The federation is started from a small process: the kernel counts the memory of the process that starts another one
+    as the other's, too.
+    """
+    code = (
+        "import sys, tempfile, common; from pathlib import Path\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        f"    common.write_partitions({dataset!r}, 1, Path(folder))\n"
+        f"    print(common.run_federation('pytorch', {dataset!r}, Path(folder)).peak_mb)\n"
+    )
+    command = [sys.executable, "-c", code]
+    settings = {**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parent)}
+    return float(subprocess.run(command, env=settings, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def main() -> None:

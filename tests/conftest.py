@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+# Where the tests run in the background, the shell has Ctrl-C ignored, and so would all scripts that start here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = ("pytorch", "tf")
