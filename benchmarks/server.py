@@ -48,7 +48,7 @@ from flwr.common import (
 from flwr.proto.transport_pb2 import ClientMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
-SIZES = {0.176: "MNIST's CNN", 6.0: "CIFAR-10's MobileNet"}  # megabytes
+MEGABYTES = (0.176, 6.0)  # MNIST's CNN, CIFAR-10's MobileNet
 CLIENTS = (10, 50, 200, 500)
 PROCESSES = 2  # that the clients are spread over; one, where they count how many are at work at once
 PAUSE = 0.2  # seconds
@@ -222,7 +222,7 @@ def main() -> None:
     """Compare the servers, or be one of the processes that this starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
-    parser.add_argument("--megabytes", type=float, nargs="+", default=list(SIZES))
+    parser.add_argument("--megabytes", type=float, nargs="+", default=MEGABYTES)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--run_plain", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--run_clients", nargs="+", help=argparse.SUPPRESS)

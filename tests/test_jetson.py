@@ -16,6 +16,8 @@ import pytest
 from conftest import NEWEST, PY38_PYTORCH, PY38_TF, ROOT, copy_sample
 
 SCRIPT = "build_jetson_flower_client.sh"
+FRAMEWORKS = ("pytorch", "tensorflow")
+SITE_PACKAGES = PY38_PYTORCH.parent.parent / "lib/python3.8/site-packages"  # where torch is
 L4T_PYTORCH = "nvcr.io/nvidia/l4t-pytorch:r35.2.1-pth2.0-py3"
 L4T_TENSORFLOW = "nvcr.io/nvidia/l4t-tensorflow:r35.3.1-tf2.11-py3"
 
@@ -190,12 +192,11 @@ def test_device_known_to_its_release_file(release, programs, tmp_path):
 def buildah(tmp_path_factory):
     """A store of images with stand-ins for NVIDIA's; returns what to add to the environment to use it."""
     folder = tmp_path_factory.mktemp("images")
-    site_packages = PY38_PYTORCH.parent.parent / "lib/python3.8/site-packages"
     (folder / "storage.conf").write_text(f'[storage]\ndriver=""\ngraphroot="{folder}/images"\nrunroot="{folder}/run"\n')
     (folder / "programs").mkdir()
     write_program(
         folder / "programs/docker",
-        f'shift  # "build"\nexec buildah bud --format docker --volume {site_packages}:/opt/torch:ro "$@"',
+        f'shift  # "build"\nexec buildah bud --format docker --volume {SITE_PACKAGES}:/opt/torch:ro "$@"',
     )
     environment = {
         "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
@@ -203,7 +204,7 @@ def buildah(tmp_path_factory):
         "PATH": f"{folder}/programs{os.pathsep}{os.environ['PATH']}",
     }
     python = subprocess.check_output([PY38_TF, "-c", "import sys; print(sys.base_prefix)"], text=True).strip()
-    run(environment, "tests/l4t_images.sh", python, site_packages)
+    run(environment, "tests/l4t_images.sh", python, SITE_PACKAGES)
     yield environment
     run(environment, "buildah", "rm", "--all")
     run(environment, "buildah", "rmi", "--all", "--force")
@@ -222,9 +223,6 @@ def run(environment: dict[str, str], *command: object, check: bool = True) -> su
     )
     assert not check or result.returncode == 0, result.stdout + result.stderr
     return result
-
-
-FRAMEWORKS = ("pytorch", "tensorflow")
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +280,7 @@ class TestImages:
         clients = []
         for cid in (0, 1):
             inside = ("--volume", f"{ROOT}:/client", "--volume", f"{data}:/data")
-            torch = ("--volume", f"{PY38_PYTORCH.parent.parent}/lib/python3.8/site-packages:/opt/torch:ro")
+            torch = ("--volume", f"{SITE_PACKAGES}:/opt/torch:ro")
             client = (
                 "python3",
                 f"client_{'tf' if framework == 'tensorflow' else framework}.py",
