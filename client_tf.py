@@ -82,6 +82,13 @@ def build_model(dataset: str) -> keras.Model:
     return model
 
 
+def as_dataset(examples: Examples) -> tf.data.Dataset:
+    """Return pairs of an image, uint8 [height, width, channels], and its label, int64 []."""
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread sleeps ever longer, and fit's end waits for it: up to twice the time
+    return tf.data.Dataset.from_tensor_slices(tuple(examples)).with_options(options)
+
+
 def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mirror a random half of the images [n, height, width, channels] and shift all of them by up to 3 pixels."""
     shift = tf.random.uniform([2], -3, 4, dtype=tf.int32)
@@ -106,24 +113,23 @@ class OneCycle(keras.callbacks.Callback):
 
 def train(model: keras.Model, examples: Examples, learning_rate: float, epochs: int, batch_size: int) -> float:
     """Train the model in place; return the mean loss per example in the last epoch."""
-    images, labels = examples  # uint8 [n, height, width, channels], int64 [n]
-    batch_size = min(batch_size, len(labels))
+    num_examples = len(examples.labels)
+    batch_size = min(batch_size, num_examples)
     # The last images of an epoch are dropped, because BatchNorm does badly on a small batch.
-    data = tf.data.Dataset.from_tensor_slices((images, labels))
-    data = data.shuffle(len(labels)).batch(batch_size, drop_remainder=True)
-    if images.shape[3] == 3:  # digits are not augmented: a mirrored one is another sign
+    data = as_dataset(examples).shuffle(num_examples).batch(batch_size, drop_remainder=True)
+    if examples.images.shape[3] == 3:  # digits are not augmented: a mirrored one is another sign
         data = data.map(augment)
     variables = model.optimizer.variables
     for variable in variables() if callable(variables) else variables:  # a method up to TensorFlow 2.15
         variable.assign(tf.zeros_like(variable))  # each fit starts with a fresh optimizer
-    schedule = OneCycle(learning_rate, num_steps=epochs * (len(labels) // batch_size))
+    schedule = OneCycle(learning_rate, num_steps=epochs * (num_examples // batch_size))
     history = model.fit(data, epochs=epochs, shuffle=False, callbacks=[schedule], verbose=int(sys.stdout.isatty()))
     return history.history["loss"][-1]
 
 
 def test(model: keras.Model, examples: Examples) -> tuple[float, float]:
     """Return the mean loss per example and the accuracy of the model."""
-    loss, accuracy = model.evaluate(examples.images, examples.labels, batch_size=TEST_BATCH_SIZE, verbose=0)
+    loss, accuracy = model.evaluate(as_dataset(examples).batch(TEST_BATCH_SIZE), verbose=0)
     return loss, accuracy
 
 

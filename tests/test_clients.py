@@ -159,6 +159,27 @@ def test_pytorch_client_imports_no_more_than_it_uses(start, mnist, cifar10, data
     assert "afterwards tensor([2.])" in process.output  # the compiler is there for those who want it
 
 
+def test_tensorflow_client_waits_for_no_autotuning(start):
+    code = (
+        "import numpy as np\n"
+        "import client_tf as client\n"
+        "def watched(method):\n"
+        "    def call(model, data, **arguments):\n"
+        "        print(method.__name__, 'autotuned:', data.options().autotune.enabled)\n"
+        "        return method(model, data, **arguments)\n"
+        "    return call\n"
+        "client.keras.Model.fit = watched(client.keras.Model.fit)\n"
+        "client.keras.Model.evaluate = watched(client.keras.Model.evaluate)\n"
+        "examples = client.Examples(np.zeros((40, 28, 28, 1), np.uint8), np.zeros(40, np.int64))\n"
+        "model = client.build_model('mnist')\n"
+        "client.train(model, examples, 1e-3, 1, 16)\n"
+        "client.test(model, examples)\n"
+    )
+    process = start("-c", code)
+    assert process.exit_code() == 0, process.output
+    assert process.own_lines[-2:] == ["fit autotuned: False", "evaluate autotuned: False"]
+
+
 def test_torchvision_that_wants_more_gets_it(start, tmp_path):
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision/__init__.py").write_text("from torchvision import models\n")
