@@ -47,7 +47,7 @@ fi
 echo "== linters"
 "$bin/ruff" check .
 "$bin/ruff" format --check .
-"$bin/shellcheck" ./*.sh tests/*.sh benchmarks/*.sh .ci/run
+"$bin/shellcheck" ./*.sh ./*/*.sh .ci/run
 "$bin/hadolint" base_images/*/Dockerfile
 git ls-files -z | xargs -0 "$bin/codespell"
 

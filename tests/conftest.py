@@ -116,7 +116,7 @@ class Process:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **popen_arguments.pop("env", {})}
         with log.open("wb") as file:
             self.popen = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, **popen_arguments
+                command, stdout=file, stderr=subprocess.STDOUT, env=environment, **{"cwd": ROOT, **popen_arguments}
             )
 
     @property

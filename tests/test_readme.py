@@ -1,0 +1,277 @@
+"""The documents are true: what they name exists, and the README's commands work, word for word."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from conftest import ROOT, copy_sample
+
+DOCUMENTS = [
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "base_images/README.md", "benchmarks/README.md",
+]  # fmt: skip
+MADE_LATER = re.compile(  # files that are made by running the commands
+    r"(\./)?(\.venv|data|data_fashion|own_data|results|certificates|digits\.keras|ca\.(crt|key)|server\.(pem|key))\b.*"
+    r"|(rounds|clients)\.csv|model\.npz|history\.png|base_image\.txt"
+)
+OTHER_PROGRAMS = {"--no-cache-dir", "--runtime", "--hostname"}
+TERMINALS = "each line in a terminal of its own"
+WITH_ALL = "with ./run_tests.sh --all"
+ADDRESS = "192.168.1.10"
+
+
+class Block(NamedTuple):
+    """A fenced block of a document, with the comment and the first bold words before it."""
+
+    language: str
+    comment: str
+    title: str
+    text: str
+
+    def commands(self) -> list[str]:
+        return self.text.replace("\\\n", "").splitlines()
+
+
+def blocks(document: str) -> list[Block]:
+    found, comment, title = [], "", ""
+    text = (ROOT / document).read_text()
+    for match in re.finditer(r"^```(\w*)\n((?:.*\n)*?)```|^<!-- (.*) -->$|^\*\*(.+?)\.\*\*|^#+ (.*)$", text, re.M):
+        if match[3]:
+            comment = match[3]
+        elif match[4] or match[5]:
+            title = match[4] or match[5]
+        else:
+            found.append(Block(match[1], comment, title, match[2]))
+            comment = ""
+    return found
+
+
+def prose(document: str) -> str:
+    """The text of a document without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", (ROOT / document).read_text(), flags=re.M | re.S)
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def project_files() -> list[str]:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in output.splitlines() if (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_and_pictures(document):
+    links = [link for link in re.findall(r"\]\(([^)]*)\)", prose(document)) if not link.startswith("https://")]
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (ROOT / document).parent / name if name else ROOT / document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+    for line in (ROOT / document).read_text().splitlines():
+        if line.startswith("!["):
+            assert re.fullmatch(r"!\[[^]]{20,}\]\(\S+\)", line), f"a picture needs a text that describes it: {line}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named(document):
+    files = project_files()
+    known = {*files, *(Path(name).name for name in files), *(str(p) for name in files for p in Path(name).parents)}
+    words = re.findall(r"`([^`\n]+)`", prose(document))
+    words += [word for block in blocks(document) if block.language == "bash" for word in block.text.split()]
+    for word in words:
+        name = word.strip("\"'").rstrip("/").replace("./", "", 1)
+        if re.fullmatch(r"[\w./@-]+\.(py|sh|md|txt|png|csv|npz|crt|service|gif)|\w+(/\w+)*/", word.strip("\"'")):
+            assert name in known or str(Path(document).parent / name) in known or MADE_LATER.fullmatch(name), word
+
+
+@pytest.fixture(scope="module")
+def flags() -> dict[str, set[str]]:
+    """The flags of each script, from its --help."""
+    commands = {
+        "server.py": [sys.executable, "server.py"],
+        "client_pytorch.py": [sys.executable, "client_pytorch.py"],
+        "federation.partitions": [sys.executable, "-m", "federation.partitions"],
+        **{name: [f"./{name}"] for name in ("run_demo.sh", "run_tests.sh", "build_jetson_flower_client.sh")},
+    }
+    found = {}
+    for script, command in commands.items():
+        output = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+        found[script] = {"--help", *re.findall(r"--[\w-]+", output.stdout)}
+    return {**found, "client_tf.py": found["client_pytorch.py"]}  # one parser for both
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_flags_that_are_named(document, flags):
+    anywhere = set().union(*flags.values(), OTHER_PROGRAMS)
+    if document.startswith("benchmarks"):
+        anywhere |= {"--frameworks", "--datasets", "--clients", "--repeat"}
+    for code in re.findall(r"`([^`\n]+)`", prose(document)):
+        if code.startswith("--") or any(script in code for script in flags):
+            for flag in re.findall(r"(?<!\S)--[a-z]\S+", code):
+                assert flag.partition("=")[0] in anywhere, code
+    for block in blocks(document):
+        for line in block.commands() if block.language == "bash" else ():
+            command = line.partition("#")[0].split()
+            names = [word.replace("./", "", 1) for word in command]
+            script = next((name for name in names if name in flags), None)
+            for word in names[names.index(script) :] if script else ():
+                if word.startswith("--"):
+                    assert word.partition("=")[0] in flags[script], line
+
+
+def test_the_readme_explains_every_flag(flags):
+    explained = set(re.findall(r"`(--\w+)", prose("README.md")))
+    assert flags["server.py"] | flags["client_pytorch.py"] <= explained | {"--help"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_is_run_or_needs_hardware(document):
+    for block in blocks(document):
+        if block.language in ("bash", "python") and document == "README.md":
+            assert re.fullmatch(rf"|needs a (Raspberry Pi|Jetson)|run by .*|{TERMINALS}|{WITH_ALL}", block.comment), (
+                block
+            )
+        elif block.language in ("bash", "python"):
+            assert block.comment == "needs a Jetson", block  # only the README's blocks are run
+        else:
+            assert block.language in ("", "diff") and not block.comment, block
+        if block.comment.startswith("run by "):
+            runner = (ROOT / block.comment.replace("run by ", "", 1)).read_text()
+            assert re.match(r"\./(\w+\.sh)", block.text)[1] in runner, block
+
+
+@pytest.fixture
+def copy(tmp_path, cifar10) -> Path:
+    """The project as somebody gets it, with both data sets already in its data folder."""
+    folder = tmp_path / "embedded-devices"
+    for name in project_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(cifar10, folder / "data")
+    copy_sample(folder / "data")
+    return folder
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """What it is like when the virtual environment is activated; the Hub cannot be reached."""
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HF_ENDPOINT": "http://127.0.0.1:9"}
+
+
+@pytest.fixture
+def network(start) -> str:
+    """The process number of a network namespace in which this machine has the README's address."""
+    link = f"ip link set lo up && ip link add net0 type veth peer name net1 && ip address add {ADDRESS}/24 dev net0"
+    up = "ip link set net0 up && ip link set net1 up && ip route add default via 192.168.1.1 && echo ready"
+    holder = start("--net", "sh", "-c", f"{link} && {up} && exec sleep 900", python="unshare")
+    holder.wait_for("ready")
+    return str(holder.popen.pid)
+
+
+def finish(processes: list) -> None:
+    """Wait for the ends of a server and its clients."""
+    for process in processes:
+        assert process.exit_code(300) == 0, process.output
+    outputs = [process.output for process in processes if "rounds done" in process.output]
+    assert len(outputs) == min(1, len(processes))
+    for output in outputs:
+        rounds = re.findall(r"^round \d+: (.*? failures), loss", output, re.M)
+        assert len(rounds) == 3 and set(rounds) == {"2 results and 0 failures"}, output
+    processes.clear()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and the command ip")
+def test_the_commands_work_word_for_word(start, copy, environment, network):
+    def run(*command: str):
+        return start("--target", network, "--net", *command, python="nsenter", cwd=copy, env=environment)
+
+    running, num_federations = [], 0
+    for block in blocks("README.md"):
+        if block.comment == TERMINALS:
+            lines = block.commands()
+            if any("server.py" in line for line in lines):
+                finish(running)
+                num_federations += 1
+            running += [run("bash", "-c", line) for line in lines]
+        elif block.language in ("bash", "python") and not block.comment:
+            finish(running)
+            command = ("bash", "-e", "-c") if block.language == "bash" else ("python", "-c")
+            process = run(*command, block.text)
+            assert process.exit_code(120) == 0, f"{block.text}\n{process.output}"
+    finish(running)
+    assert num_federations >= 5
+    assert f"clients connect with --server_address={ADDRESS}:8080 or 127.0.0.1:8080" in "".join(
+        log.read_text() for log in copy.parent.glob("*.log")
+    )
+    client = run(
+        "python", "-c", "from federation.partitions import *; print(load_partition('mnist', 7, 50, Path('own_data')))"
+    )
+    assert client.exit_code() == 0 and "Examples" in client.output, client.output
+
+
+def apply(diff: str, folder: Path) -> None:
+    """Put the lines with a plus in the places of those with a minus; each of these has to be there once."""
+    name, _, changes = diff.partition("\n")
+    path = folder / name.replace("--- ", "", 1)
+    text = path.read_text()
+    for minus, plus in re.findall(r"((?:^-.*\n)+)((?:^\+.*\n)+)", changes, re.M):
+        old, new = (re.sub(r"^.", "", lines, flags=re.M) for lines in (minus, plus))
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+CHANGES = {
+    "Another model": ("--num_clients", 4),
+    "Another data set": ("--mnist", "--data_dir", "data_fashion"),
+    "Devices that see different things": ("--mnist", "--num_clients", 5, "--data_dir", "data_fashion"),
+    "Another strategy": ("--mnist",),
+}
+
+
+@pytest.mark.parametrize("title", CHANGES)
+def test_what_to_change_next(start, copy, address, environment, title):
+    diffs = {block.title: block.text for block in blocks("README.md") if block.language == "diff"}
+    assert diffs.keys() == CHANGES.keys()
+    apply(diffs[title], copy)
+    copy_sample(copy / "data_fashion")
+    server = start(
+        "server.py", "--rounds", 1, "--epochs", 1, "--server_address", address, "--results_dir", "results/new", cwd=copy
+    )
+    clients = [
+        start(
+            "client_pytorch.py", "--cid", cid, "--server_address", address, *CHANGES[title], cwd=copy, env=environment
+        )
+        for cid in (0, 1)
+    ]
+    assert server.exit_code(120) == 0, server.output + clients[0].output
+    assert "round 1: 2 results and 0 failures" in server.output
+    assert [client.exit_code(30) for client in clients] == [0, 0], clients[0].output
+    if title == "Another model":
+        with np.load(copy / "results/new/model.npz") as arrays:
+            assert sum(array.size for array in arrays.values()) > 11e6
+    if title == "Devices that see different things":
+        with np.load(copy / "data_fashion/mnist/5/0.npz") as arrays:
+            assert np.bincount(arrays["labels"], minlength=10).max() > 0.2 * len(arrays["labels"])
+
+
+@pytest.mark.slow
+def test_the_requirements_install_as_the_readme_says(start, copy, tmp_path):
+    (install,) = [block for block in blocks("README.md") if block.comment == WITH_ALL]
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to(Path(sys.base_prefix, "bin/python3"))
+    script = f"{install.text}\npython server.py --help && python client_pytorch.py --help"
+    process = start("-e", "-c", script, python="bash", cwd=copy, env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"})
+    assert process.exit_code(1200) == 0, process.output
+    assert "--min_num_clients" in process.output and "--cid" in process.output
