@@ -53,14 +53,14 @@ def blocks(document: str) -> list[Block]:
     return found
 
 
-def prose(document: str) -> str:
+def prose(document: str | Path) -> str:
     """The text of a document without its fenced blocks."""
     return re.sub(r"^```.*?^```", "", (ROOT / document).read_text(), flags=re.M | re.S)
 
 
 def anchors(document: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a document."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S), re.M)
+    headings = re.findall(r"^#+ (.*)$", prose(document), re.M)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
