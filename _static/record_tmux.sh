@@ -23,7 +23,7 @@ tmux split-window -v -l 50% -t federation:0.1 "htop --no-color --delay 10 --filt
 tmux split-window -h -t federation:0.1 "$shell"
 xterm -geometry 168x46+0+0 -fa "DejaVu Sans Mono" -fs 10 -bg "#1c1f26" -fg "#e4e6eb" -e tmux attach -t federation &
 sleep 3
-ffmpeg -loglevel error -f x11grab -draw_mouse 0 -framerate 4 -video_size 1360x780 -i "$DISPLAY" -t 45 -c:v libx264rgb -crf 0 -y "$work/run.mkv" &
+ffmpeg -loglevel error -f x11grab -draw_mouse 0 -framerate 4 -video_size 1360x780 -i "$DISPLAY" -t 26 -c:v libx264rgb -crf 0 -y "$work/run.mkv" &
 recorder=$!
 
 type_into() {
