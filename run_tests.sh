@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets everything up, then runs the linters and the tests.
 #
-#     ./run_tests.sh                     # about 18 minutes on 2 cores
+#     ./run_tests.sh                     # about 20 minutes on 2 cores
 #     ./run_tests.sh --all               # also what takes long, downloads a lot or needs root: 75 minutes
 #     ./run_tests.sh [--all] -k demo     # other words go to pytest
 #

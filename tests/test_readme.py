@@ -222,12 +222,13 @@ def test_the_commands_work_word_for_word(start, copy, environment, network):
 
 
 def apply(diff: str, folder: Path) -> None:
-    """Put the lines with a plus in the places of those with a minus; each of these has to be there once."""
+    """Take out the lines with a minus and put in those with a plus; where that is has to be clear."""
     name, _, changes = diff.partition("\n")
     path = folder / name.replace("--- ", "", 1)
     text = path.read_text()
-    for minus, plus in re.findall(r"((?:^-.*\n)+)((?:^\+.*\n)+)", changes, re.M):
-        old, new = (re.sub(r"^.", "", lines, flags=re.M) for lines in (minus, plus))
+    for before, added in re.findall(r"((?:^[- ].*\n)+)((?:^\+.*\n)+)", changes, re.M):
+        kept = re.sub(r"^-.*\n", "", before, flags=re.M)
+        old, new = (re.sub(r"^.", "", lines, flags=re.M) for lines in (before, kept + added))
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     path.write_text(text)
