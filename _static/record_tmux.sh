@@ -15,7 +15,7 @@ Xvfb "$DISPLAY" -screen 0 1360x780x24 2>/dev/null &
 sleep 2
 
 printf 'set -g mouse on\nset -g status-left ""\nset -g status-right ""\n' > "$work/tmux.conf"
-printf 'PS1="\\[\\e[32m\\]$ \\[\\e[0m\\]"; source .venv/bin/activate; PS1="\\[\\e[32m\\]$ \\[\\e[0m\\]"; clear\n' > "$work/bashrc"
+printf 'source .venv/bin/activate; PS1="\\[\\e[32m\\]$ \\[\\e[0m\\]"; clear\n' > "$work/bashrc"
 shell="bash --noprofile --rcfile $work/bashrc"
 tmux -f "$work/tmux.conf" new-session -d -s federation -n federation -x 168 -y 45 "$shell"
 tmux split-window -v -l 65% -t federation:0.0 "$shell"

@@ -89,9 +89,9 @@ def test_files_that_are_named(document):
     known = {*files, *(Path(name).name for name in files), *(str(p) for name in files for p in Path(name).parents)}
     words = re.findall(r"`([^`\n]+)`", prose(document))
     words += [word for block in blocks(document) if block.language == "bash" for word in block.text.split()]
-    for word in words:
-        name = word.strip("\"'").rstrip("/").replace("./", "", 1)
-        if re.fullmatch(r"[\w./@-]+\.(py|sh|md|txt|png|csv|npz|crt|service|gif)|\w+(/\w+)*/", word.strip("\"'")):
+    for word in (word.strip("\"'") for word in words):
+        name = word.rstrip("/").replace("./", "", 1)
+        if re.fullmatch(r"[\w./@-]+\.(py|sh|md|txt|png|csv|npz|crt|service|gif)|\w+(/\w+)*/", word):
             assert name in known or str(Path(document).parent / name) in known or MADE_LATER.fullmatch(name), word
 
 
