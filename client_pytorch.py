@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 
-from federation.arguments import parse_client
-from federation.connection import stay_connected
-from federation.light_import import torchvision_models
+from federation.client.connection import stay_connected
+from federation.client.flags import parse_client, server_address
+from federation.client.light_import import torchvision_models
+from federation.client.threads import choose_threads
+from federation.flags import ArgumentParser, whole_number
 from federation.partitions import Examples, load_partition
-from federation.threads import choose_threads
 
 import flwr as fl
 import torch
@@ -29,11 +30,13 @@ from torch.optim.adamw import adamw
 from tqdm import tqdm
 
 NUM_CLIENTS = 50  # number of partitions of the data set, the same on all clients
+EPOCHS, BATCH_SIZE = 3, 16  # in a round, for a server that does not say; ours does: see fit_config in server.py
 LEARNING_RATE = {"cifar10": 1e-3, "mnist": 3e-3}  # at its peak
 TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-HAS_FUSED_ADAMW = DEVICE.type == "cuda" or torch.__version__ >= "2.4"  # one call for all tensors: faster
+# One call for all tensors is faster. (torch.__version__ is no plain text: it compares as a version.)
+HAS_FUSED_ADAMW = DEVICE.type == "cuda" or torch.__version__ >= "2.4"
 
 
 def small_cnn() -> nn.Module:
@@ -109,6 +112,11 @@ class AdamW:
         )  # fmt: skip
 
 
+def one_cycle(progress: float) -> float:
+    """Return the learning rate after `progress` of a fit, both from 0 to 1: up, then down (Smith and Topin, 2018)."""
+    return min(progress / 0.3, (1 - progress) / 0.7)
+
+
 def train(model: nn.Module, examples: Examples, learning_rate: float, epochs: int, batch_size: int) -> float:
     """Train the model in place; return the mean loss per example in the last epoch."""
     images = torch.from_numpy(examples.images).to(DEVICE)  # uint8 [n, height, width, channels]
@@ -127,7 +135,7 @@ def train(model: nn.Module, examples: Examples, learning_rate: float, epochs: in
             model.zero_grad()
             loss.backward()
             progress = (epoch + (step + 0.5) / num_batches) / epochs  # from 0 to 1
-            optimizer.step(learning_rate * min(progress / 0.3, (1 - progress) / 0.7))  # up, then down to 0
+            optimizer.step(learning_rate * one_cycle(progress))
             total_loss += loss.detach() * len(batch)
     return total_loss.item() / len(labels)
 
@@ -185,7 +193,8 @@ class FlowerClient(fl.client.NumPyClient):
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         """Train the global model on this client's images; return the result and how many images there were."""
         set_parameters(self.model, parameters)
-        loss = train(self.model, self.train_set, self.learning_rate, config["epochs"], config["batch_size"])
+        epochs, batch_size = int(config.get("epochs", EPOCHS)), int(config.get("batch_size", BATCH_SIZE))
+        loss = train(self.model, self.train_set, self.learning_rate, epochs, batch_size)
         return get_parameters(self.model), len(self.train_set.labels), {"train_loss": loss}
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
@@ -197,11 +206,22 @@ class FlowerClient(fl.client.NumPyClient):
 
 def main() -> None:
     """Load this client's partition, build the model, and take part in the server's rounds."""
-    args = parse_client(__doc__, NUM_CLIENTS)
-    train_set, validation_set = load_partition(args.dataset, args.cid, args.num_clients, args.data_dir)
+    parser = ArgumentParser(__doc__)
+    parser.add_argument(
+        "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
+    )
+    parser.add_argument(
+        "--server_address",
+        type=server_address,
+        default="127.0.0.1:8080",
+        help="where the server listens, HOST:PORT (default: %(default)s)",
+    )
+    parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
+    args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
+    train_set, validation_set = load_partition(settings.dataset, args.cid, args.num_clients, args.data_dir)
     on_gpu = DEVICE.type == "cuda"
-    torch.set_num_threads(1 if on_gpu else choose_threads(args, torch.set_num_threads, build_model, train, train_set))
-    stay_connected(FlowerClient(args.dataset, train_set, validation_set), args)
+    torch.set_num_threads(1 if on_gpu else choose_threads(settings, torch.set_num_threads, FlowerClient))
+    stay_connected(FlowerClient(settings.dataset, train_set, validation_set), settings)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import sys
 
-from federation.arguments import parse_client
-from federation.connection import stay_connected
+from federation.client.connection import stay_connected
+from federation.client.flags import parse_client, server_address
+from federation.client.threads import choose_threads
+from federation.flags import ArgumentParser, whole_number
 from federation.partitions import Examples, load_partition
-from federation.threads import choose_threads
 
 import flwr as fl
 import tensorflow as tf
@@ -25,6 +26,7 @@ from flwr.common import NDArrays, Scalar
 from tensorflow import keras
 
 NUM_CLIENTS = 50  # number of partitions of the data set, the same on all clients
+EPOCHS, BATCH_SIZE = 3, 16  # in a round, for a server that does not say; ours does: see fit_config in server.py
 LEARNING_RATE = {"cifar10": 1e-3, "mnist": 3e-3}  # at its peak
 TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
 
@@ -95,8 +97,13 @@ def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     return tf.roll(tf.image.random_flip_left_right(images), shift, axis=[1, 2]), labels
 
 
-class OneCycle(keras.callbacks.Callback):
-    """Within a fit of `num_steps`, raise the learning rate to `peak`, then lower it to 0 (Smith and Topin, 2018)."""
+def one_cycle(progress: float) -> float:
+    """Return the learning rate after `progress` of a fit, both from 0 to 1: up, then down (Smith and Topin, 2018)."""
+    return min(progress / 0.3, (1 - progress) / 0.7)
+
+
+class Schedule(keras.callbacks.Callback):
+    """Sets the learning rate of each of `num_steps` steps of a fit to `one_cycle` of `peak`."""
 
     def __init__(self, peak: float, num_steps: int) -> None:
         super().__init__()
@@ -105,10 +112,10 @@ class OneCycle(keras.callbacks.Callback):
         self.step = 0
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Set the learning rate of the step."""
+        """Set the learning rate of a step."""
         progress = (self.step + 0.5) / self.num_steps  # from 0 to 1
+        self.model.optimizer.learning_rate = self.peak * one_cycle(progress)
         self.step += 1
-        self.model.optimizer.learning_rate = self.peak * min(progress / 0.3, (1 - progress) / 0.7)
 
 
 def train(model: keras.Model, examples: Examples, learning_rate: float, epochs: int, batch_size: int) -> float:
@@ -122,7 +129,7 @@ def train(model: keras.Model, examples: Examples, learning_rate: float, epochs: 
     variables = model.optimizer.variables
     for variable in variables() if callable(variables) else variables:  # a method up to TensorFlow 2.15
         variable.assign(tf.zeros_like(variable))  # each fit starts with a fresh optimizer
-    schedule = OneCycle(learning_rate, num_steps=epochs * (num_examples // batch_size))
+    schedule = Schedule(learning_rate, num_steps=epochs * (num_examples // batch_size))
     history = model.fit(data, epochs=epochs, shuffle=False, callbacks=[schedule], verbose=int(sys.stdout.isatty()))
     return history.history["loss"][-1]
 
@@ -159,7 +166,8 @@ class FlowerClient(fl.client.NumPyClient):
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         """Train the global model on this client's images; return the result and how many images there were."""
         set_parameters(self.model, parameters)
-        loss = train(self.model, self.train_set, self.learning_rate, config["epochs"], config["batch_size"])
+        epochs, batch_size = int(config.get("epochs", EPOCHS)), int(config.get("batch_size", BATCH_SIZE))
+        loss = train(self.model, self.train_set, self.learning_rate, epochs, batch_size)
         return get_parameters(self.model), len(self.train_set.labels), {"train_loss": loss}
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
@@ -177,13 +185,24 @@ def set_threads(threads: int) -> None:
 
 def main() -> None:
     """Load this client's partition, build the model, and take part in the server's rounds."""
-    args = parse_client(__doc__, NUM_CLIENTS)
-    train_set, validation_set = load_partition(args.dataset, args.cid, args.num_clients, args.data_dir)
+    parser = ArgumentParser(__doc__)
+    parser.add_argument(
+        "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
+    )
+    parser.add_argument(
+        "--server_address",
+        type=server_address,
+        default="127.0.0.1:8080",
+        help="where the server listens, HOST:PORT (default: %(default)s)",
+    )
+    parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
+    args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
+    train_set, validation_set = load_partition(settings.dataset, args.cid, args.num_clients, args.data_dir)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)  # by default, TensorFlow takes all of a Jetson's memory
-    set_threads(1 if gpus else choose_threads(args, set_threads, build_model, train, train_set))
-    stay_connected(FlowerClient(args.dataset, train_set, validation_set), args)
+    set_threads(1 if gpus else choose_threads(settings, set_threads, FlowerClient))
+    stay_connected(FlowerClient(settings.dataset, train_set, validation_set), settings)
 
 
 if __name__ == "__main__":

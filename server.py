@@ -15,19 +15,52 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Callable
 
-from federation.arguments import parse_server
+from federation.flags import ArgumentParser, dataset_name, fraction, whole_number
 from federation.partitions import load_test_split
-from federation.serving import serve
-from federation.strategy import DeviceFedAvg, weighted_average
+from federation.server.flags import parse_server
+from federation.server.serve import serve
+from federation.server.strategy import DeviceFedAvg, weighted_average
 
 from flwr.common import Metrics, NDArrays, Scalar
 
 
 def main() -> None:
     """Run the server that the command line describes."""
-    args = parse_server(__doc__)
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--rounds", type=whole_number(1), default=3, help="rounds to run (default: %(default)s)")
+    parser.add_argument(
+        "--min_num_clients",
+        type=whole_number(1),
+        default=2,
+        help="no round starts before that many clients are connected (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sample_fraction",
+        type=fraction,
+        default=1.0,
+        help="the part of the connected clients that takes part in a round, at least one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=whole_number(1),
+        default=3,
+        help="passes of a client over its data in a round (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch_size", type=whole_number(1), default=16, help="images per training step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--evaluate_with",
+        choices=("pytorch", "tf"),
+        help="test the global model here too after each round, as a model of client_pytorch.py or client_tf.py",
+    )
+    parser.add_argument("--mnist", action="store_true", help="--evaluate_with uses MNIST (default: CIFAR-10)")
+    args, settings = parse_server(parser)  # adds the flags of operation: address, time limits, folders, TLS, token
+    if args.mnist and args.evaluate_with is None:
+        parser.error("argument --mnist: only matters to --evaluate_with; the clients choose their data set themselves")
     strategy = DeviceFedAvg(
         fraction_fit=args.sample_fraction,
         fraction_evaluate=args.sample_fraction,
@@ -36,10 +69,10 @@ def main() -> None:
         min_available_clients=args.min_num_clients,
         on_fit_config_fn=lambda server_round: fit_config(server_round, args),
         on_evaluate_config_fn=lambda server_round: {"server_round": server_round},
-        evaluate_fn=central_evaluation(args),
+        evaluate_fn=central_evaluation(args.evaluate_with, dataset_name(args.mnist), args.data_dir),
         evaluate_metrics_aggregation_fn=weighted_average,
     )
-    serve(strategy, args)
+    serve(strategy, settings)
 
 
 def fit_config(server_round: int, args: argparse.Namespace) -> dict[str, Scalar]:
@@ -47,19 +80,19 @@ def fit_config(server_round: int, args: argparse.Namespace) -> dict[str, Scalar]
     return {"server_round": server_round, "epochs": args.epochs, "batch_size": args.batch_size}
 
 
-def central_evaluation(args: argparse.Namespace) -> Callable | None:
-    """Return a function that tests the global model on the data set's test split, or None if not asked for."""
-    if args.evaluate_with is None:
+def central_evaluation(framework: str | None, dataset: str, data_dir: Path) -> Callable | None:
+    """Return a function that tests the global model on the data set's test split; None without a framework."""
+    if framework is None:
         return None
-    client = import_module(f"client_{args.evaluate_with}")  # here, because only this needs torch or tensorflow
-    model = client.build_model(args.dataset)
-    test_set = load_test_split(args.dataset, args.data_dir)
+    client = import_module(f"client_{framework}")  # here, because only this needs torch or tensorflow
+    model = client.build_model(dataset)
+    test_set = load_test_split(dataset, data_dir)
 
     def evaluate(server_round: int, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, Metrics]:
         try:
             client.set_parameters(model, parameters)
         except (ValueError, RuntimeError):
-            sys.exit(f"--evaluate_with {args.evaluate_with}: the clients do not train its model for {args.dataset}")
+            sys.exit(f"--evaluate_with {framework}: the clients do not train its model for {dataset}")
         loss, accuracy = client.test(model, test_set)
         return loss, {"accuracy": accuracy}
 

@@ -1,4 +1,4 @@
-"""What the server and the clients share, so that the scripts stay short.
+"""What stands behind the scripts: `client/` is for the devices, `server/` for the laptop, the files here are for both.
 
 Import this package before flwr, torch or tensorflow: it sets defaults that they read once, when they
 are imported. Each one can be overridden from the environment.

@@ -1,8 +1,9 @@
 """Notice a lost network, which neither Flower nor gRPC's defaults do in reasonable time.
 
-When a device's Wi-Fi goes, nobody tells the other side: an idle Flower client would wait for ever. TCP can ask
-whether the other side is still there, but neither Flower nor gRPC has a setting for it. So this looks for the sockets
-of the connections among the files that this process has open, and sets it there.
+When a device's Wi-Fi goes, nobody tells the other side: an idle client would wait for ever. TCP can ask whether the
+other side is still there. So this looks for the sockets of the connections among the files that this process has open,
+and sets it there. Why not gRPC's own keepalive? A Flower server drops clients that use it more often than every five
+minutes ("Too many pings"), and Flower has no setting for that; nor has gRPC one for TCP's.
 """
 
 from __future__ import annotations
@@ -38,38 +39,23 @@ def watch_connections(port: int) -> None:
 
 
 def _sweep_for_ever(port: int) -> None:
-    done: set[tuple] = set()
     while True:
         with contextlib.suppress(OSError):  # so many files are open that not even their list can be
-            done = _sweep(port, done)
+            for file in OPEN_FILES.iterdir():
+                with contextlib.suppress(OSError):  # no socket, not connected, or closed in the meantime
+                    _watch(int(file.name), port)
         time.sleep(SWEEP_PAUSE)
 
 
-def _sweep(port: int, done: set[tuple]) -> set[tuple]:
-    """Set the options on the connections that are not in `done`; return those that there are now."""
-    connections = set()
-    for number in OPEN_FILES.iterdir():
-        try:
-            connection = socket.socket(fileno=int(number.name))
-        except OSError:  # no socket
-            continue
-        try:
-            if connection.family not in (socket.AF_INET, socket.AF_INET6):
-                continue
-            ends = connection.getsockname(), connection.getpeername()  # each (host, port, ...)
-            if port in (ends[0][1], ends[1][1]):
-                connections.add(ends)
-                if ends not in done:
-                    _set_options(connection)
-        except OSError:  # not connected, or closed in the meantime
-            pass
-        finally:
-            connection.detach()  # it is gRPC's, not ours to close
-    return connections
-
-
-def _set_options(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in OPTIONS.items():
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+def _watch(descriptor: int, port: int) -> None:
+    """Set the options on the socket with this file descriptor, if it is a connection that uses `port`."""
+    connection = socket.socket(fileno=descriptor)
+    try:
+        if connection.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        if port in (connection.getsockname()[1], connection.getpeername()[1]):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name in OPTIONS.keys() & vars(socket).keys():
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), OPTIONS[name])
+    finally:
+        connection.detach()  # it is gRPC's, not ours to close

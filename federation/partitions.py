@@ -14,7 +14,7 @@ The folder holds each data set as the Hugging Face Hub lays it out, and beside i
 
 from __future__ import annotations
 
-import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -24,16 +24,17 @@ import zipfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Sequence
 
-from federation.arguments import ArgumentParser, add_data_dir, dataset_name, whole_number
 from federation.files import replaced
+from federation.flags import ArgumentParser, add_data_dir, check_cid, dataset_name, whole_number
 
 import numpy as np
 
 if TYPE_CHECKING:
     import datasets  # imported where it is used: 130 MB that training does without
 
+NUM_CLIENTS = 50  # default number of partitions, that of the clients
 HUB_TIMEOUT = 20  # seconds after which a Hub that does not answer counts as out of reach
 
 
@@ -90,11 +91,12 @@ def prepare(dataset: str, cids: Sequence[int], num_clients: int, data_dir: Path,
 
     folder = data_dir / dataset
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [(_partition_file(dataset, cid, num_clients, data_dir), cid) for cid in cids]
-    wanted += [(_test_file(dataset, data_dir), None)] if test else []
+    wanted: dict[Path, int | None] = {_partition_file(dataset, cid, num_clients, data_dir): cid for cid in cids}
+    if test:
+        wanted[_test_file(dataset, data_dir)] = None
     with FileLock(folder / ".lock"):  # two clients on one machine: one downloads, the other finds the files
         splits: dict[str, datasets.Dataset] = {}  # read once for all partitions
-        for path, cid in wanted:
+        for path, cid in wanted.items():
             if _read(path, dataset) is None:
                 split = "test" if cid is None else "train"
                 files = _parquet_files(dataset, folder, split)
@@ -127,6 +129,8 @@ def _load(path: Path, dataset: str, data_dir: Path, *wanted: str) -> Examples:
         if child.returncode != 0:
             sys.exit(child.returncode)
         examples = _read(path, dataset)
+    if examples is None:
+        sys.exit(f"{path} cannot be read, although it has just been made")
     return examples
 
 
@@ -156,38 +160,55 @@ def _parquet_files(dataset: str, folder: Path, split: str) -> list[str]:
 
 def _download(dataset: str, folder: Path) -> None:
     """Download the parquet files of the data set from the Hugging Face Hub into `folder`."""
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()
     hub_name = SOURCES[dataset].hub_name
-    advice = (
-        f"There is no {dataset} in {folder}, and the Hugging Face Hub does not give it ({{reason}}).\n"
-        f"Connect this machine to the internet, or copy the data set's train-*.parquet and test-*.parquet into that "
-        f"folder, or prepare partitions on another machine: python -m federation.partitions --help"
-    )
-
-    def give_up() -> None:  # a name server that does not answer can hold a request for minutes
-        print(advice.format(reason=f"no answer in {HUB_TIMEOUT} s"), file=sys.stderr, flush=True)
-        os._exit(1)
-
-    watchdog = threading.Timer(HUB_TIMEOUT, give_up)
-    watchdog.start()
     try:
-        siblings = HfApi().dataset_info(hub_name, timeout=HUB_TIMEOUT).siblings
-        watchdog.cancel()
+        names = _within(HUB_TIMEOUT, lambda: _hub_files(hub_name))
         print(f"downloading {hub_name} from the Hugging Face Hub into {folder}", flush=True)
         staging = folder / ".download"  # an interrupted download goes on here
-        for name in (sibling.rfilename for sibling in siblings):
-            if name.endswith(".parquet"):
-                hf_hub_download(hub_name, name, repo_type="dataset", local_dir=staging)
-                (staging / name).replace(folder / Path(name).name)
+        for name in names:
+            hf_hub_download(hub_name, name, repo_type="dataset", local_dir=staging)
+            (staging / name).replace(folder / Path(name).name)
         shutil.rmtree(staging)
     except Exception as error:  # whatever the Hub's client raises: no network, no such name, no answer
-        raise DataError(advice.format(reason=f"{type(error).__name__}: {error}".splitlines()[0])) from error
-    finally:
-        watchdog.cancel()
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(
+            f"There is no {dataset} in {folder}, and the Hugging Face Hub does not give it ({reason}).\n"
+            f"Connect this machine to the internet, or copy the data set's train-*.parquet and test-*.parquet into "
+            f"that folder, or prepare partitions on another machine: python -m federation.partitions --help"
+        ) from error
+
+
+def _hub_files(hub_name: str) -> list[str]:
+    """Return the names of a data set's parquet files on the Hub."""
+    from huggingface_hub import HfApi
+
+    siblings = HfApi().dataset_info(hub_name, timeout=HUB_TIMEOUT).siblings or []
+    return [sibling.rfilename for sibling in siblings if sibling.rfilename.endswith(".parquet")]
+
+
+def _within(seconds: float, task: Callable[[], list[str]]) -> list[str]:
+    """Return `task()`; raises TimeoutError after `seconds`: a name server that does not answer can hold it longer."""
+    outcome: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put(task())
+        except Exception as error:
+            outcome.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {seconds} s") from None
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 @contextmanager
@@ -235,7 +256,7 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--cid", type=whole_number(0), nargs="+", default=[], help="the partitions to prepare")
     parser.add_argument(
-        "--num_clients", type=whole_number(1), default=50, help="number of partitions (default: %(default)s)"
+        "--num_clients", type=whole_number(1), default=NUM_CLIENTS, help="number of partitions (default: %(default)s)"
     )
     parser.add_argument("--test", action="store_true", help="prepare the test split too")
     parser.add_argument("--mnist", action="store_true", help="MNIST (default: CIFAR-10)")
@@ -243,10 +264,10 @@ def main() -> None:
     args = parser.parse_args()
     if not args.cid and not args.test:
         parser.error("nothing to do: give --cid, --test or both")
-    if args.cid and max(args.cid) >= args.num_clients:
-        parser.error(f"argument --cid: must be from 0 to {args.num_clients - 1}, not {max(args.cid)}")
+    for cid in args.cid:
+        check_cid(parser, cid, args.num_clients)
     try:
-        prepare(dataset_name(args), args.cid, args.num_clients, args.data_dir, args.test)
+        prepare(dataset_name(args.mnist), args.cid, args.num_clients, args.data_dir, args.test)
     except (DataError, OSError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:

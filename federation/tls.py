@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from federation.flags import split_address
+
 
 def client_context(root_certificate: bytes) -> ssl.SSLContext:
     """Return what checks a server against a root certificate (PEM); raises ValueError if it is none."""
@@ -27,3 +29,11 @@ def read_server_certificates(folder: Path) -> tuple[bytes, bytes, bytes]:
     except ssl.SSLError as error:
         raise ValueError(f"server.pem and server.key do not fit together ({error.reason})") from error
     return contents
+
+
+def warn_if_readable(address: str, encrypted: bool, flag: str) -> None:
+    """Print a line if what goes to or from this address leaves the machine unencrypted; `flag` would change that."""
+    host, _ = split_address(address)
+    is_loopback = host in ("localhost", "::1") or host.startswith("127.")
+    if not encrypted and not is_loopback:
+        print(f"not encrypted: others on the network can read the models ({flag} changes that)", flush=True)

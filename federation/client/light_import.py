@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
+from typing import Any
 
 # What stands in, during the import, for modules that models do not use. One of torchvision's operators wants a function
 # of PyTorch's compiler, only to ask whether it could compile.
-STAND_INS = {
+STAND_INS: dict[str, dict[str, Any]] = {
     "torch._dynamo": {"__path__": []},
     "torch._dynamo.utils": {"is_compile_supported": lambda device_type: False},
     "torchvision.datasets": {},

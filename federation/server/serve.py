@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -12,10 +11,12 @@ import traceback
 from typing import NoReturn
 
 from federation import MAX_MESSAGE_BYTES
-from federation.arguments import is_loopback, split_address
+from federation.flags import split_address
 from federation.keepalive import watch_connections
-from federation.report import Report, draw_history
-from federation.rounds import STOP_SIGNALS, DeviceServer, NoClients
+from federation.server.flags import ServerSettings
+from federation.server.report import Report, draw_history
+from federation.server.rounds import STOP_SIGNALS, DeviceServer, NoClients
+from federation.tls import warn_if_readable
 
 from flwr.server import ServerConfig, start_server
 from flwr.server.strategy import Strategy
@@ -23,38 +24,36 @@ from flwr.server.strategy import Strategy
 try:
     import resource
 except ImportError:  # Windows
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 DRAWING_TIMEOUT = 3  # seconds
 
 
-def serve(strategy: Strategy, args: argparse.Namespace) -> NoReturn:
-    """Run the rounds that are missing of `args.rounds`, then end the process.
+def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
+    """Run the rounds that are missing of `settings.num_rounds`, then end the process.
 
     The exit code is 0 if all rounds were committed, that is if after each one a new global model was on disk, and 1
-    if not. `args.start` is what `checkpoint.load` returned, if `args.resume` is given.
+    if not.
     """
     try:
-        report = Report(args.results_dir, last=args.start[1] if args.resume else None)
+        report = Report(settings.results_dir, settings.resumed)
     except OSError as error:
         sys.exit(f"server.py: cannot write results: {error}")
-    server = DeviceServer(strategy, args, report)
-    if args.resume:
-        print(f"going on after round {server.about['round']}", flush=True)
-    print(f"clients connect with --server_address={' or '.join(reachable_addresses(args.server_address))}", flush=True)
-    if args.certificates is None and not is_loopback(args.server_address):
-        print("not encrypted: others on the network can read the models (--certificates changes that)", flush=True)
-    watch_connections(split_address(args.server_address)[1])
-    if resource is not None:  # each client is an open file, and the usual limit is 1024
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    server = DeviceServer(strategy, settings, report)
+    if settings.resumed is not None:
+        print(f"going on after round {settings.resumed.round}", flush=True)
+    address = settings.server_address
+    print(f"clients connect with --server_address={' or '.join(reachable_addresses(address))}", flush=True)
+    warn_if_readable(address, settings.certificates is not None, "--certificates")
+    watch_connections(split_address(address)[1])
+    _allow_many_connections()
     try:
         start_server(
-            server_address=args.server_address,
+            server_address=address,
             server=server,
-            config=ServerConfig(num_rounds=args.rounds),
+            config=ServerConfig(num_rounds=settings.num_rounds),
             grpc_max_message_length=MAX_MESSAGE_BYTES,
-            certificates=args.certificates,
+            certificates=settings.certificates,
         )
     except KeyboardInterrupt:
         print("server.py: stopped", file=sys.stderr, flush=True)
@@ -65,6 +64,13 @@ def serve(strategy: Strategy, args: argparse.Namespace) -> NoReturn:
     _leave(server)
 
 
+def _allow_many_connections() -> None:
+    """Raise the limit of open files, usually 1024, as far as it goes: each client is one."""
+    if resource is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _leave(server: DeviceServer) -> NoReturn:
     """Tell how far the run has come and end the process at once: Python would wait for threads that wait for clients.
 
@@ -72,11 +78,13 @@ def _leave(server: DeviceServer) -> NoReturn:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # once is enough
-    committed, num_rounds = server.about["committed"], server.args.rounds
+    committed, num_rounds = server.checkpoint.committed, server.settings.num_rounds
     drawing = threading.Thread(target=_draw, args=(server,), daemon=True)
     drawing.start()
     # The first drawing on a new machine takes long. Who has stopped the server does not want to wait for it.
     drawing.join(None if committed >= num_rounds else DRAWING_TIMEOUT)
+    if drawing.is_alive():
+        print("server.py: no time to draw history.png", file=sys.stderr, flush=True)
     print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}", flush=True)
     sys.stderr.flush()  # os._exit does not, and before Python 3.9 a traceback may still be waiting there
     os._exit(0 if committed >= num_rounds else 1)

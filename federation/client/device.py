@@ -10,7 +10,7 @@ from typing import Iterator
 try:
     import resource
 except ImportError:  # Windows
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 
 def describe() -> str:

@@ -1,0 +1,119 @@
+"""Connect a client to the server, now or as soon as it is up, and stay until the server ends the run."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+
+from federation.client.device import describe
+from federation.client.flags import ClientSettings
+from federation.client.probe import probe
+from federation.client.wire import ConnectionLost, answer_server
+from federation.client.wrapper import ClientWrapper
+from federation.flags import split_address
+from federation.handshake import Identity, Refused, fingerprint, printable
+from federation.keepalive import watch_connections
+from federation.tls import warn_if_readable
+
+from flwr.client import NumPyClient
+
+LONGEST_PAUSE = 20  # seconds between two attempts to reach the server
+
+
+def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
+    """Take part in the run of the server at `settings.server_address`.
+
+    Waits for a server that is not up yet, comes back when the connection is lost, and returns when the server says
+    that the run is over. Ends the process with exit code 1 if the server refuses this client, or if it could not be
+    reached for `settings.retry_for` seconds; with 130 at Ctrl-C and 143 at SIGTERM.
+    """
+    _exit_at_signals()
+    identity = Identity(
+        cid=settings.cid,
+        device=printable(describe()),
+        instance=secrets.token_hex(8),
+        script=printable(Path(sys.argv[0]).name),
+        dataset=settings.dataset,
+        num_clients=settings.num_clients,
+        model=fingerprint(client.get_parameters({})),
+    )
+    wrapper = ClientWrapper(client, identity, settings.token)
+    watch_connections(split_address(settings.server_address)[1])
+    warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")
+    try:
+        _connect_until_the_end(wrapper, settings)
+    except Refused as refused:
+        sys.exit(f"{refused}")
+    print("the server has ended the run", flush=True)
+
+
+def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> None:
+    """Return once the server has ended the run; raises Refused if there is no use in trying again."""
+    address, root_certificate = settings.server_address, settings.root_certificate
+    attempts = _Attempts(address, settings.retry_for)
+    was_refused = False
+    while True:
+        try:
+            probe(address, root_certificate)
+            if not was_refused:
+                attempts.tell(f"connecting to {address}")
+            was_refused = False
+            answer_server(address, root_certificate, wrapper.answer)
+            return
+        except ConnectionLost as lost:
+            if lost.was_asked:
+                attempts.start_afresh()
+            attempts.tell(f"lost the server at {address} ({lost}): trying again")
+        except OSError as error:
+            attempts.tell(f"no server at {address} yet ({error.strerror or error}): waiting for it")
+        except Refused as refused:
+            if not refused.again:
+                raise
+            was_refused = True
+            attempts.tell(f"{refused}: trying again")
+        attempts.wait()
+
+
+class _Attempts:
+    """Attempts to reach the server: what is told of them, ever longer pauses between them, the time to give up."""
+
+    def __init__(self, address: str, retry_for: float) -> None:
+        self.address = address
+        self.retry_for = retry_for
+        self.last_told = ""
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
+        """Count pauses and time anew: the server was there."""
+        self.pause = 1.0  # seconds
+        self.give_up_at = time.monotonic() + self.retry_for
+
+    def tell(self, line: str) -> None:
+        """Print a line, but not again while the client just waits."""
+        if line != self.last_told:
+            print(line, flush=True)
+            self.last_told = line
+
+    def wait(self) -> None:
+        """Wait before the next attempt; raises Refused if it is time to give up."""
+        remaining = self.give_up_at - time.monotonic()
+        if remaining <= 0:
+            raise Refused(f"no connection to {self.address} for {self.retry_for:g} s: giving up")
+        time.sleep(min(random.uniform(self.pause / 2, self.pause), remaining))
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
+
+
+def _exit_at_signals() -> None:
+    """Let Ctrl-C and SIGTERM end this process at once: nothing here has to be saved."""
+
+    def leave(number: int, _frame: object) -> None:
+        os.write(1, f"stopped by {signal.Signals(number).name}\n".encode())  # print may be at work just now
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)

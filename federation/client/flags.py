@@ -1,0 +1,109 @@
+"""The flags of a client that belong to its operation, and what its whole command line says, as a typed value."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from federation import tls
+from federation.flags import (
+    ArgumentParser,
+    add_data_dir,
+    add_token_file,
+    check_cid,
+    dataset_name,
+    read_file,
+    seconds,
+    split_address,
+    whole_number,
+)
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """What the command line says about a client."""
+
+    cid: int
+    num_clients: int  # partitions of the data set
+    dataset: str  # "mnist" or "cifar10"
+    server_address: str  # HOST:PORT
+    data_dir: Path
+    threads: int | None  # None: as many as help
+    root_certificate: bytes | None  # PEM; None: not encrypted
+    token: bytes | None
+    retry_for: float  # seconds
+
+
+def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Namespace, ClientSettings]:
+    """Add the flags of operation to those that the script has declared; return what the command line says.
+
+    `num_clients` is the default number of partitions. Ends the process with exit code 2 and one sentence if a value is
+    wrong.
+    """
+    add_flags_of_operation(parser, num_clients)
+    args = parser.parse_args()
+    check_cid(parser, args.cid, args.num_clients)
+    settings = ClientSettings(
+        cid=args.cid,
+        num_clients=args.num_clients,
+        dataset=dataset_name(args.mnist),
+        server_address=args.server_address,
+        data_dir=args.data_dir,
+        threads=args.threads,
+        root_certificate=args.root_certificate,
+        token=args.token,
+        retry_for=args.retry_for,
+    )
+    return args, settings
+
+
+def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
+    """Add the flags that a reader of the client does not need to know."""
+    parser.add_argument(
+        "--num_clients",
+        type=whole_number(1),
+        default=num_clients,
+        help="number of partitions that the data set is cut into, the same on all clients (default: %(default)s)",
+    )
+    add_data_dir(parser)
+    parser.add_argument(
+        "--threads",
+        type=whole_number(1),
+        metavar="NUMBER",
+        help="how many threads to train with (default: as many as help on this device; the first start tries that)",
+    )
+    parser.add_argument(
+        "--root_certificate",
+        type=root_certificate,
+        metavar="FILE",
+        help="encrypt, and trust only a server with a certificate signed by this one: the server's ca.crt "
+        "(default: not encrypted)",
+    )
+    add_token_file(parser)
+    parser.add_argument(
+        "--retry_for",
+        type=seconds,
+        default=math.inf,
+        metavar="SECONDS",
+        help="end after that long without a connection (default: never)",
+    )
+
+
+def server_address(text: str) -> str:
+    """Check an address to connect to."""
+    host, _ = split_address(text)
+    if host in ("0.0.0.0", "::"):
+        raise argparse.ArgumentTypeError(f"{text} is an address to listen on; give one that the server printed")
+    return text
+
+
+def root_certificate(name: str) -> bytes:
+    """Read the certificate in a file."""
+    content = read_file(name)
+    try:
+        tls.client_context(content)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{name} is of no use: {error}") from None
+    return content

@@ -1,0 +1,138 @@
+"""How many threads a client trains with: as many as help on this device, found out by trying."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Callable
+
+from federation.client.device import describe
+from federation.client.flags import ClientSettings
+from federation.files import replaced
+from federation.partitions import SOURCES, Examples
+
+import numpy as np
+from flwr.client import NumPyClient
+from flwr.common import Scalar
+
+TRIAL_IMAGES = 128
+TRIAL_CONFIG: dict[str, Scalar] = {"epochs": 1, "batch_size": 16}
+TRIAL_TIME = 0.5  # seconds
+TRIAL_TIMEOUT = 180  # seconds; TensorFlow on a small board takes a minute to prepare a model
+WORTHWHILE = 0.7  # twice the threads have to bring the time down to this part; 0.5 would be perfect
+
+MakeClient = Callable[[str, Examples, Examples], NumPyClient]  # from a data set's name, images to train and to validate
+
+
+def choose_threads(settings: ClientSettings, set_threads: Callable[[int], object], make_client: MakeClient) -> int:
+    """Return `settings.threads`, or else the number of threads with which `fit` is fast on this device.
+
+    More threads are taken only if they make it clearly faster: the rest of the cores may have other clients to serve.
+    The number is kept with the data for the next start; the file is named in what is printed.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    path = settings.data_dir / settings.dataset / f"threads_{Path(sys.argv[0]).stem}.json"
+    device = f"{describe()}, {cores} cores"  # the file may have come from another one, with the data
+
+    def seconds(threads: int) -> float:
+        return _in_child(lambda: _trial(threads, settings.dataset, set_threads, make_client))
+
+    threads, origin = settings.threads, "--threads"
+    if threads is None:
+        threads, origin = _read(path, device), f"measured before, kept in {path}"
+    if threads is None:
+        threads = _fewest_worthwhile(seconds, cores)
+        origin = f"measured, kept in {path}" if threads and _write(path, device, threads) else "measured"
+    if threads is None:
+        threads, origin = 1, "more could not be tried"
+    print(f"training on {threads} of {cores} cores ({origin})", flush=True)
+    return threads
+
+
+def _read(path: Path, device: str) -> int | None:
+    """Return the number kept in a file, if it was measured on this device."""
+    try:
+        kept = json.loads(path.read_text())
+        return int(kept["threads"]) if kept["device"] == device else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, device: str, threads: int) -> bool:
+    """Keep the number in a file; return whether that was possible: partitions may be in a read-only folder."""
+    try:
+        with replaced(path) as file:
+            file.write(json.dumps({"device": device, "threads": threads}).encode())
+    except OSError:
+        return False
+    return True
+
+
+def _fewest_worthwhile(seconds: Callable[[int], float], cores: int) -> int | None:
+    """Double the threads as long as it pays; `seconds(threads)` tells how long a fit takes. None if that failed."""
+    if cores == 1:
+        return 1
+    threads, best = 1, seconds(1)
+    while threads * 2 <= cores and best < math.inf:
+        doubled = seconds(threads * 2)
+        if doubled > WORTHWHILE * best:
+            break
+        threads, best = threads * 2, doubled
+    return threads if best < math.inf else None
+
+
+def _trial(threads: int, dataset: str, set_threads: Callable[[int], object], make_client: MakeClient) -> float:
+    """Return the shortest of several times, in case that others keep the device busy; the first fit does not count."""
+    set_threads(threads)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, size=(TRIAL_IMAGES, *SOURCES[dataset].image_shape), dtype=np.uint8)
+    examples = Examples(images, random.integers(0, 10, size=TRIAL_IMAGES))
+    client = make_client(dataset, examples, examples)
+    parameters = [array.copy() for array in client.get_parameters({})]
+    client.fit(parameters, TRIAL_CONFIG)
+    times: list[float] = []
+    while sum(times) < TRIAL_TIME:
+        started = time.perf_counter()
+        client.fit(parameters, TRIAL_CONFIG)
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _in_child(measure: Callable[[], float]) -> float:
+    """Call `measure` in a process forked from this one; return infinity if it fails.
+
+    There, because TensorFlow's number of threads is final once it has computed anything, and because what a trial takes
+    of memory goes back to the system. macOS and Windows have no fork that is safe here: infinity, so one thread.
+    """
+    if not sys.platform.startswith("linux"):
+        return math.inf
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            silence = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(silence, stream)
+            os.write(writer, str(measure()).encode())
+        except Exception as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode()[:1000])
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        answered = select.select([reader], [], [], TRIAL_TIMEOUT)[0]
+        answer = os.read(reader, 1000).decode(errors="replace") if answered else f"no end in {TRIAL_TIMEOUT} s"
+        return float(answer)
+    except ValueError:
+        print(f"the trial of threads failed ({answer or 'it was killed'})", flush=True)
+        return math.inf
+    finally:
+        os.close(reader)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

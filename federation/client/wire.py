@@ -1,0 +1,83 @@
+"""The client's end of a connection: one stream of messages in and answers out, the same in all of Flower since 1.0.
+
+Flower's own start_client leaves a thread behind for each connection that breaks, and takes seconds and 50 MB more to
+import. Hence the one place here that uses parts of Flower that are not public: `flwr.proto` and `flwr.common.serde`.
+"""
+
+from __future__ import annotations
+
+import queue
+from typing import Any, Callable
+
+from federation import MAX_MESSAGE_BYTES
+from federation.handshake import Refused
+
+import grpc
+from flwr.common import serde
+from flwr.proto.transport_pb2 import ClientMessage, Reason, ServerMessage
+from flwr.proto.transport_pb2_grpc import FlowerServiceStub
+
+OPTIONS = [("grpc.max_send_message_length", MAX_MESSAGE_BYTES), ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+
+
+class ConnectionLost(Exception):
+    """The connection has ended, not by the server's goodbye; the message says how.
+
+    `was_asked`: whether the server had asked something before.
+    """
+
+    def __init__(self, how: str, was_asked: bool) -> None:
+        super().__init__(how)
+        self.was_asked = was_asked
+
+
+def answer_server(address: str, root_certificate: bytes | None, answer: Callable[[str, Any], Any]) -> None:
+    """Answer the server's messages until it says that the run is over.
+
+    `answer(task, instruction)` returns the result of a task: `get_properties`, `get_parameters`, `fit` or `evaluate`,
+    with Flower's types such as FitIns and FitRes. Raises ConnectionLost, and Refused if the next connection would end
+    in the same way.
+    """
+    was_asked = False
+    answers: queue.SimpleQueue[ClientMessage | None] = queue.SimpleQueue()
+    with _channel(address, root_certificate) as channel:
+        try:
+            for message in FlowerServiceStub(channel).Join(iter(answers.get, None)):
+                was_asked = True
+                task, instruction = _decode(message)
+                del message  # as large as the model
+                if task == "reconnect":
+                    goodbye = ClientMessage.DisconnectRes(reason=Reason.ACK)
+                    answers.put(ClientMessage(disconnect_res=goodbye))
+                    return
+                answers.put(_encode(task, answer(task, instruction)))
+                del instruction
+            raise ConnectionLost("it hung up", was_asked)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
+                limit = MAX_MESSAGE_BYTES // 1024**2
+                raise Refused(f"the model is larger than a message can be, {limit} MB") from error
+            raise ConnectionLost(error.code().name, was_asked) from error
+        finally:
+            answers.put(None)  # ends gRPC's thread that takes the answers
+
+
+def _channel(address: str, root_certificate: bytes | None) -> grpc.Channel:
+    if root_certificate is None:
+        return grpc.insecure_channel(address, OPTIONS)
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(root_certificate), OPTIONS)
+
+
+def _decode(message: ServerMessage) -> tuple[str, Any]:
+    """Return the task in a message and Flower's instruction, such as ("fit", FitIns(...))."""
+    field = message.WhichOneof("msg") or "unknown_ins"  # such as fit_ins
+    task = field[: -len("_ins")]
+    if task == "reconnect":
+        return task, None
+    return task, getattr(serde, f"{field}_from_proto")(getattr(message, field))
+
+
+def _encode(task: str, result: Any) -> ClientMessage:
+    """Return the message with the result of a task, such as a FitRes."""
+    field = f"{task}_res"
+    return ClientMessage(**{field: getattr(serde, f"{field}_to_proto")(result)})

@@ -1,0 +1,122 @@
+"""The script's client, wrapped in what a long run on real devices needs: an answer to whatever the server asks."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import traceback
+from typing import Any, Callable
+
+from federation import handshake
+from federation.client.device import vital_signs
+
+import numpy as np
+from flwr.client import NumPyClient
+from flwr.common import (
+    Code,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    Parameters,
+    Scalar,
+    Status,
+)
+
+NO_PARAMETERS = Parameters(tensors=[], tensor_type="")
+
+
+class ClientWrapper:
+    """Answers the server's messages, and prints a line for each fit and evaluate.
+
+    It adds `seconds` and `vital_signs()` to the metrics. An error in the script's client is printed here and told to
+    the server, as a result that failed; the connection stays.
+    """
+
+    def __init__(self, client: NumPyClient, identity: handshake.Identity, token: bytes | None) -> None:
+        self.client = client.to_client()
+        self.identity = identity
+        self.token = token
+        self.last_digest = b""  # of the last fit's instruction
+        self.last_result: FitRes | None = None
+
+    def answer(self, task: str, instruction: Any) -> Any:
+        """Return Flower's result of a task, such as "fit"; raises Refused if the server does not want this client."""
+        tasks: dict[str, Callable[[Any], Any]] = {
+            "get_properties": self._get_properties,
+            "get_parameters": self.client.get_parameters,
+            "fit": self._fit,
+            "evaluate": self._evaluate,
+        }
+        try:
+            return tasks[task](instruction)
+        except handshake.Refused:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            return _failure(task, f"{type(error).__name__}: {error}")
+
+    def _get_properties(self, instruction: GetPropertiesIns) -> GetPropertiesRes:
+        return GetPropertiesRes(Status(Code.OK, ""), handshake.answer(instruction.config, self.identity, self.token))
+
+    def _fit(self, instruction: FitIns) -> FitRes:
+        """Let the client train; if the connection broke and the server asks for the same again, do not train again."""
+        digest = _digest(instruction)
+        if digest == self.last_digest and self.last_result is not None:
+            print(f"{_round(instruction)}: sending the result again", flush=True)
+            return self.last_result
+        self.last_result = None  # not in memory while it trains
+        self.last_result = _measured("fit", self.client.fit, instruction)
+        self.last_digest = digest
+        return self.last_result
+
+    def _evaluate(self, instruction: EvaluateIns) -> EvaluateRes:
+        self.last_result = None  # the server has it, or does not want it any more
+        return _measured("evaluate", self.client.evaluate, instruction)
+
+
+def _failure(task: str, reason: str) -> GetPropertiesRes | GetParametersRes | FitRes | EvaluateRes:
+    """Return the result of a task that failed."""
+    # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
+    status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
+    if task == "get_properties":
+        return GetPropertiesRes(status, {})
+    if task == "get_parameters":
+        return GetParametersRes(status, NO_PARAMETERS)
+    if task == "fit":
+        return FitRes(status, NO_PARAMETERS, 0, {})
+    return EvaluateRes(status, 0.0, 0, {})
+
+
+def _digest(instruction: FitIns) -> bytes:
+    """Return a hash of an instruction: of the model and what is to be done with it."""
+    digest = hashlib.sha256(repr(sorted(instruction.config.items())).encode())
+    for tensor in instruction.parameters.tensors:
+        digest.update(tensor)
+    return digest.digest()
+
+
+def _measured(task: str, call: Callable[[Any], Any], instruction: FitIns | EvaluateIns) -> Any:
+    """Return `call(instruction)` with figures about the device among its metrics, and print what came of it."""
+    started = time.perf_counter()
+    result = call(instruction)
+    seconds = time.perf_counter() - started
+    metrics = _as_scalars(result.metrics)
+    figures = {"loss": result.loss, **metrics} if task == "evaluate" else metrics
+    shown = "".join(f", {name.replace('_', ' ')} {v:.4f}" for name, v in figures.items() if isinstance(v, float))
+    print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s", flush=True)
+    result.metrics = {**metrics, "seconds": round(seconds, 3), **vital_signs()}
+    return result
+
+
+def _as_scalars(metrics: dict[str, Any]) -> dict[str, Scalar]:
+    """Return the metrics that Flower can send: Python's numbers, not NumPy's, and neither lists nor None."""
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, (int, float, str, bytes))}
+
+
+def _round(instruction: FitIns | EvaluateIns) -> str:
+    return f"round {instruction.config.get('server_round', '?')!s}"

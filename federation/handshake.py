@@ -1,0 +1,120 @@
+"""The handshake: who a client is, how it proves that it has the token, what does not match. For both sides.
+
+The server asks every newcomer for its properties before it sends any weights. The question holds a nonce, a random
+number used once; the answer holds the client's identity and, if there is a token, HMAC-SHA256(token, nonce and
+identity). So the token never travels, and an answer that somebody recorded is worth nothing for the next question.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import json
+import secrets
+import zlib
+from typing import Mapping, Sequence, get_type_hints
+
+import numpy as np
+from flwr.common import Scalar
+
+MAX_TEXT = 300  # characters; what strangers send ends up on a terminal and in files
+
+
+class Refused(Exception):
+    """The server does not want this client, or the client this server; the message says why.
+
+    `again`: it may go better later.
+    """
+
+    def __init__(self, reason: str, again: bool = False) -> None:
+        super().__init__(reason)
+        self.again = again
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a client tells about itself. All of a federation have the same data set, partitioning and model."""
+
+    cid: int  # the flag --cid; not Flower's `ClientProxy.cid`, which is the number of a connection
+    device: str
+    instance: str  # random; tells a client that has lost its connection from another one with its cid
+    script: str
+    dataset: str
+    num_clients: int
+    model: str  # see `fingerprint`
+
+    @classmethod
+    def read(cls, properties: Mapping[str, Scalar]) -> Identity | None:
+        """Return the identity in a client's properties; None if there is none: a plain Flower client."""
+        kinds = get_type_hints(cls)
+        if any(type(properties.get(name)) is not kind for name, kind in kinds.items()):
+            return None
+        values = {name: printable(value) if isinstance(value := properties[name], str) else value for name in kinds}
+        return cls(**values)  # type: ignore[arg-type]  # checked above
+
+    def __str__(self) -> str:
+        return f"client {self.cid} on {self.device}"
+
+
+def fingerprint(model: Sequence[np.ndarray]) -> str:
+    """Describe the arrays of a model so that other shapes give another text: `10 arrays, 44426 numbers, 9f2c81aa`."""
+    shapes = repr([(tuple(array.shape), str(array.dtype)) for array in model])
+    return f"{len(model)} arrays, {sum(array.size for array in model)} numbers, {zlib.crc32(shapes.encode()):08x}"
+
+
+def printable(text: str) -> str:
+    """Return a text from the network without what could play tricks on a terminal, on one line, not too long."""
+    return "".join(c if c.isprintable() else " " for c in text)[:MAX_TEXT]
+
+
+def question() -> dict[str, Scalar]:
+    """Return what the server asks a newcomer."""
+    return {"nonce": secrets.token_hex(16)}
+
+
+def refusal(refused: Refused) -> dict[str, Scalar]:
+    """Return what the server tells a client that it does not want."""
+    return {"refused": f"refused by the server: {refused}", "again": refused.again}
+
+
+def answer(config: Mapping[str, Scalar], identity: Identity, token: bytes | None) -> dict[str, Scalar]:
+    """Return a client's answer to `question()`; raises Refused if `config` is a refusal."""
+    if "refused" in config:
+        raise Refused(printable(str(config["refused"])), again=bool(config.get("again")))
+    properties: dict[str, Scalar] = dataclasses.asdict(identity)
+    if token is not None:
+        properties["proof"] = proof(token, config.get("nonce"), identity)
+    return properties
+
+
+def proof(token: bytes, nonce: object, identity: Identity) -> str:
+    """Return what only a client with the token can answer to a question with `nonce`, in hexadecimal."""
+    message = json.dumps([nonce, *dataclasses.astuple(identity)])
+    return hmac.new(token, message.encode(), hashlib.sha256).hexdigest()
+
+
+def check(
+    token: bytes | None, asked: Mapping[str, Scalar], answered: Mapping[str, Scalar], identity: Identity | None
+) -> None:
+    """Raise Refused if the server has a token and the answer to `question()` does not prove that the client has it."""
+    if token is None:
+        return
+    shown = answered.get("proof")
+    if identity is None or not isinstance(shown, str):
+        raise Refused("it has no token, and this server wants one (--token_file)")
+    if not hmac.compare_digest(shown.encode(), proof(token, asked["nonce"], identity).encode()):
+        raise Refused("it has another token than this server (--token_file)")
+
+
+def mismatch(newcomer: Identity, member: Identity) -> str | None:
+    """Return why a client cannot take part in a federation with that member; None if it can."""
+    if newcomer.dataset != member.dataset:
+        return f"it has {newcomer.dataset}, this federation {member.dataset}"
+    if newcomer.num_clients != member.num_clients:
+        ours, theirs = member.num_clients, newcomer.num_clients
+        return f"it cuts the data set into {theirs} partitions (--num_clients), this federation into {ours}"
+    if newcomer.model != member.model:
+        found, wanted = (f"{client.script} ({client.model})" for client in (newcomer, member))
+        return f"it trains the model of {found}, this federation that of {wanted}"
+    return None

@@ -1,0 +1,1 @@
+"""The server's side: what runs on the laptop, behind server.py."""

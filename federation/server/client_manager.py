@@ -1,0 +1,164 @@
+"""The clients that are connected to the server: asks each newcomer who it is, and admits or refuses it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from dataclasses import asdict
+
+from federation.handshake import Identity, Refused, check, mismatch, question, refusal
+
+from flwr.common import GetPropertiesIns, ReconnectIns
+from flwr.server.client_manager import ClientManager
+from flwr.server.client_proxy import ClientProxy
+from flwr.server.criterion import Criterion
+
+GREETING_TIMEOUT = 30  # seconds
+
+
+def connection_of(client: ClientProxy) -> str:
+    """Return the name of a client's connection, which Flower makes up and calls `cid`: it is not the flag --cid."""
+    return client.cid
+
+
+def identity_of(client: ClientProxy) -> Identity | None:
+    """Return who an admitted client is; None for a plain Flower client."""
+    return Identity(**client.properties) if client.properties else None  # type: ignore[arg-type]  # see _admit
+
+
+def name_of(client: ClientProxy) -> str:
+    """Return how to call a client in messages."""
+    return str(identity_of(client) or f"plain Flower client {connection_of(client)[:8]}")
+
+
+def key_of(client: ClientProxy) -> tuple[bool, int, str]:
+    """Return what tells clients apart over their connections and sorts them: by --cid, plain Flower clients last."""
+    identity = identity_of(client)
+    return (True, 0, connection_of(client)) if identity is None else (False, identity.cid, "")
+
+
+class DeviceClientManager(ClientManager):
+    """Flower's client manager, with a handshake at the door.
+
+    A client is available if it is admitted and not at work for the server. Its identity is in its `properties`.
+    `member` is the client that newcomers must fit: the first one, as long as any is there, and for good once
+    `is_fixed` is set, because there is a model. Once `run_is_over`, it is no news that clients leave.
+    """
+
+    def __init__(self, token: bytes | None, member: Identity | None) -> None:
+        self.token = token
+        self.member = member
+        self.is_fixed = member is not None
+        self.run_is_over = False
+        self._newcomers: set[str] = set()  # connections
+        self._admitted: dict[str, ClientProxy] = {}  # by connection
+        self._at_work: set[str] = set()  # connections
+        self._changed = threading.Condition()
+        self._printed: deque[str] = deque(maxlen=100)  # refusals
+
+    def register(self, client: ClientProxy) -> bool:
+        """Let a newcomer in as far as the door. Flower can only talk to it after this has returned."""
+        with self._changed:
+            self._newcomers.add(connection_of(client))
+        threading.Thread(target=self._greet, args=(client,), daemon=True).start()
+        return True
+
+    def unregister(self, client: ClientProxy) -> None:
+        """Forget a client whose connection has ended."""
+        with self._changed:
+            self._newcomers.discard(connection_of(client))
+            was_admitted = self._admitted.pop(connection_of(client), None) is not None
+            if was_admitted and not self.run_is_over:
+                print(f"{name_of(client)} has left, {len(self._admitted)} now", flush=True)
+
+    def all(self) -> dict[str, ClientProxy]:
+        """Return the available clients by connection."""
+        with self._changed:
+            return {name: client for name, client in self._admitted.items() if name not in self._at_work}
+
+    def num_available(self) -> int:
+        """Return how many clients are available."""
+        return len(self.all())
+
+    def wait_for(self, num_clients: int, timeout: float = GREETING_TIMEOUT) -> bool:
+        """Wait until that many clients are available; return whether they are, after `timeout` seconds at the most."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.num_available() >= num_clients, timeout)
+
+    def sample(
+        self, num_clients: int, min_num_clients: int | None = None, criterion: Criterion | None = None
+    ) -> list[ClientProxy]:
+        """Return random available clients, fewer if there are not that many: rounds.py has done the waiting."""
+        clients = [client for client in self.all().values() if criterion is None or criterion.select(client)]
+        return random.sample(clients, min(num_clients, len(clients)))
+
+    def start_work(self, client: ClientProxy) -> None:
+        """Make a client unavailable, because the server waits for an answer from it."""
+        with self._changed:
+            self._at_work.add(connection_of(client))
+
+    def end_work(self, client: ClientProxy) -> None:
+        """Make a client available again, if it is still there."""
+        with self._changed:
+            self._at_work.discard(connection_of(client))
+            self._changed.notify_all()
+
+    def by_instance(self) -> dict[str, ClientProxy]:
+        """Return the available clients by the instance of the client, which survives its connections."""
+        clients = {client: identity_of(client) for client in self.all().values()}
+        return {identity.instance: client for client, identity in clients.items() if identity is not None}
+
+    def _greet(self, client: ClientProxy) -> None:
+        """Ask a newcomer who it is, and admit it or send it away."""
+        asked = question()
+        try:
+            answered = client.get_properties(GetPropertiesIns(asked), GREETING_TIMEOUT, group_id=None).properties
+        except Exception:  # whatever Flower raises when the connection ends
+            return
+        identity = Identity.read(answered)
+        try:
+            check(self.token, asked, answered, identity)
+            self._admit(client, identity)
+        except Refused as refused:
+            line = f"{identity or 'a plain Flower client'} is refused: {refused}"
+            if line not in self._printed:  # once, although a client may try again and again
+                self._printed.append(line)
+                print(line, flush=True)
+            self._send_away(client, identity, refused)
+
+    def _admit(self, client: ClientProxy, identity: Identity | None) -> None:
+        """Make a newcomer available; raises Refused if it does not fit."""
+        with self._changed:
+            if connection_of(client) not in self._newcomers:  # its connection has ended in the meantime
+                return
+            if identity is not None:
+                self._check_that_it_fits(identity)
+                client.properties = asdict(identity)
+            self._newcomers.discard(connection_of(client))
+            self._admitted[connection_of(client)] = client
+            print(f"{name_of(client)} has joined, {len(self._admitted)} now", flush=True)
+            self._changed.notify_all()
+
+    def _check_that_it_fits(self, newcomer: Identity) -> None:
+        """Raise Refused if a newcomer does not fit the others; forget its old connection if it comes back."""
+        others = [(client, identity) for client in self._admitted.values() if (identity := identity_of(client))]
+        if self.member is None or not (self.is_fixed or others):
+            self.member = newcomer
+        reason = mismatch(newcomer, self.member)
+        if reason is not None:
+            raise Refused(reason)
+        for client, other in others:
+            if other.cid == newcomer.cid:
+                if other.instance != newcomer.instance:
+                    raise Refused(f"its --cid is taken by {other}", again=True)
+                del self._admitted[connection_of(client)]  # it is dead, only nobody here has noticed yet
+
+    def _send_away(self, client: ClientProxy, identity: Identity | None, refused: Refused) -> None:
+        try:
+            if identity is None:
+                client.reconnect(ReconnectIns(seconds=None), GREETING_TIMEOUT, group_id=None)
+            else:
+                client.get_properties(GetPropertiesIns(refusal(refused)), GREETING_TIMEOUT, group_id=None)
+        except Exception:  # the connection ends, as it should
+            pass

@@ -1,0 +1,111 @@
+"""Ask many clients something at the same time, with a deadline; ask those again that lose their connection."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, List, Tuple
+
+from federation.server.client_manager import DeviceClientManager, identity_of, key_of
+
+from flwr.server.client_proxy import ClientProxy
+
+PATIENCE = 10  # seconds in which a client whose connection broke is back, if its network is
+PAUSE = 0.2  # seconds between two looks for clients that are back
+
+Instructions = List[Tuple[ClientProxy, Any]]  # Flower's, such as FitIns
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of asking a client: Flower's result, such as a FitRes, or the reason why there is none."""
+
+    client: ClientProxy
+    result: Any = None
+    reason: str = ""
+
+
+def dispatch(
+    clients: DeviceClientManager,
+    task: str,
+    instructions: Instructions,
+    server_round: int,
+    timeout: float,
+    patience: float = PATIENCE,
+) -> list[Answer]:
+    """Call `task`, a method of ClientProxy such as "fit", of each client with its instruction; return the answers.
+
+    Waits `timeout` seconds at the most, in which sending the model is included: Flower's own timeouts begin later. A
+    client that loses its connection and comes back is asked again, as long as others are at work and `patience`
+    seconds more. The answers are sorted by the clients' --cid.
+    """
+    return _Dispatch(clients, task, server_round, timeout).run(instructions, patience)
+
+
+class _Dispatch:
+    def __init__(self, clients: DeviceClientManager, task: str, server_round: int, timeout: float) -> None:
+        self.clients = clients
+        self.task = task
+        self.server_round = server_round
+        self.timeout = timeout
+        self.instructions: dict[ClientProxy, Any] = {}
+        self.at_work: set[ClientProxy] = set()
+        self.lost: dict[ClientProxy, Answer] = {}  # clients that may come back, and what to answer if they do not
+        self.lost_at = 0.0  # when the last one was lost
+        self.arrivals: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+
+    def run(self, instructions: Instructions, patience: float) -> list[Answer]:
+        answers: list[Answer] = []
+        for client, instruction in instructions:
+            self._send(client, instruction)
+        give_up_at = time.monotonic() + self.timeout
+        while self.at_work or self.lost:
+            now = time.monotonic()
+            if now > give_up_at or (not self.at_work and now > self.lost_at + patience):
+                break
+            try:
+                answer = self.arrivals.get(timeout=min(PAUSE, give_up_at - now))
+            except queue.Empty:
+                self._send_again()
+                continue
+            if answer.client not in self.at_work:  # it has been asked again over a newer connection
+                continue
+            self.at_work.discard(answer.client)
+            if answer.result is None and identity_of(answer.client):  # a plain Flower client never comes back
+                self.lost[answer.client], self.lost_at = answer, time.monotonic()
+            else:
+                answers.append(answer)
+        answers += self.lost.values()
+        answers += [Answer(client, reason="no answer in time") for client in self.at_work]
+        return sorted(answers, key=lambda answer: key_of(answer.client))
+
+    def _send(self, client: ClientProxy, instruction: Any) -> None:
+        self.instructions[client] = instruction
+        self.at_work.add(client)
+        self.clients.start_work(client)
+        threading.Thread(target=self._wait_for_answer, args=(client, instruction), daemon=True).start()
+
+    def _wait_for_answer(self, client: ClientProxy, instruction: Any) -> None:
+        try:
+            # Always with a timeout: without, Flower applies that of the previous call.
+            result = getattr(client, self.task)(instruction, self.timeout, group_id=self.server_round)
+        except Exception as error:
+            self.arrivals.put(Answer(client, reason=f"its connection ended ({type(error).__name__})"))
+            time.sleep(1)  # meanwhile, a client whose connection has ended is unregistered
+            self.clients.end_work(client)
+        else:
+            self.clients.end_work(client)
+            self.arrivals.put(Answer(client, result))
+
+    def _send_again(self) -> None:
+        """Ask the clients again that have a new connection, whether or not the old one is known to be lost."""
+        connections = self.clients.by_instance()
+        for client in [*self.at_work, *self.lost]:
+            identity = identity_of(client)
+            newer = connections.get(identity.instance) if identity else None
+            if newer not in (None, client):
+                self.at_work.discard(client)
+                self.lost.pop(client, None)
+                self._send(newer, self.instructions[client])

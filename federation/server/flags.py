@@ -1,0 +1,135 @@
+"""The flags of the server that belong to its operation, and what they say, as a typed value."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from federation import tls
+from federation.flags import ArgumentParser, add_data_dir, add_token_file, seconds, split_address
+from federation.server import checkpoint
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What the command line says about the operation of a server."""
+
+    num_rounds: int
+    min_num_clients: int
+    server_address: str  # HOST:PORT to listen on
+    round_timeout: float  # seconds
+    wait_timeout: float  # seconds
+    results_dir: Path
+    resumed: checkpoint.Checkpoint | None  # None: a new run
+    certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
+    token: bytes | None
+
+
+def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSettings]:
+    """Add the flags of operation to those that the script has declared; return what the command line says.
+
+    Ends the process with exit code 2 and one sentence if a value is wrong.
+    """
+    add_flags_of_operation(parser)
+    args = parser.parse_args()
+    folder, resumed = args.resume or (args.results_dir, None)
+    settings = ServerSettings(
+        num_rounds=args.rounds,
+        min_num_clients=args.min_num_clients,
+        server_address=args.server_address,
+        round_timeout=args.round_timeout,
+        wait_timeout=args.wait_timeout,
+        results_dir=folder,
+        resumed=resumed,
+        certificates=args.certificates,
+        token=args.token,
+    )
+    return args, settings
+
+
+def add_flags_of_operation(parser: ArgumentParser) -> None:
+    """Add the flags that a reader of server.py does not need to know."""
+    parser.add_argument(
+        "--server_address",
+        type=listen_address,
+        default="0.0.0.0:8080",
+        help="where to listen, HOST:PORT (default: %(default)s, all IPv4 addresses of this machine)",
+    )
+    parser.add_argument(
+        "--round_timeout",
+        type=seconds,
+        default=3600.0,
+        metavar="SECONDS",
+        help="how long a round waits for its clients to train, and then for them to evaluate (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--wait_timeout",
+        type=seconds,
+        default=3600.0,
+        metavar="SECONDS",
+        help="how long to wait for --min_num_clients before giving up (default: %(default)g)",
+    )
+    add_data_dir(parser)
+    results = parser.add_mutually_exclusive_group()
+    results.add_argument(
+        "--results_dir",
+        type=new_results,
+        default=Path("results", time.strftime("%Y-%m-%d-%H%M%S")),
+        metavar="FOLDER",
+        help="where the results go (default: results/<date-time>)",
+    )
+    results.add_argument(
+        "--resume",
+        type=resumed_run,
+        metavar="FOLDER",
+        help="go on with the run whose results are in this folder (default: a new run)",
+    )
+    parser.add_argument(
+        "--certificates",
+        type=server_certificates,
+        metavar="FOLDER",
+        help="encrypt, with the files of make_certificates.sh in this folder (default: not encrypted)",
+    )
+    add_token_file(parser)
+
+
+def listen_address(text: str) -> str:
+    """Check an address to listen on, such as `0.0.0.0:8080`: every IPv4 address of this machine, port 8080."""
+    host, port = split_address(text)
+    try:
+        # gRPC itself would share the port with the program that has it, and some clients would end up there.
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # connections of an earlier server that are still closing do not matter
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot listen on {text}: {error.strerror or error}") from None
+    return text
+
+
+def new_results(text: str) -> Path:
+    """Check a folder for the results of a new run."""
+    if Path(text, "rounds.csv").exists():
+        raise argparse.ArgumentTypeError(f"{text} holds the results of another run (--resume goes on)")
+    return Path(text)
+
+
+def resumed_run(text: str) -> tuple[Path, checkpoint.Checkpoint]:
+    """Read the checkpoint in the folder of results of a run."""
+    try:
+        return Path(text), checkpoint.load(Path(text))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def server_certificates(text: str) -> tuple[bytes, bytes, bytes]:
+    """Read the certificates in a folder."""
+    try:
+        return tls.read_server_certificates(Path(text))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is of no use: {error}") from None

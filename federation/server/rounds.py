@@ -1,0 +1,177 @@
+"""The rounds of federated learning: sample, fit, check, average, keep, evaluate, with a bound on every wait."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+from typing import Any, Callable, List, Tuple, Union
+
+from federation.handshake import printable
+from federation.server import checkpoint
+from federation.server.checkpoint import Checkpoint
+from federation.server.client_manager import DeviceClientManager, connection_of, key_of, name_of
+from federation.server.dispatch import Answer, Instructions, dispatch
+from federation.server.flags import ServerSettings
+from federation.server.report import Report
+from federation.server.validation import (
+    as_number,
+    decode,
+    problem_with_evaluation,
+    problem_with_fit,
+    problem_with_model,
+)
+
+from flwr.common import Code, GetParametersIns, NDArrays, Parameters, ReconnectIns, ndarrays_to_parameters
+from flwr.server import Server
+from flwr.server.client_proxy import ClientProxy
+from flwr.server.history import History
+from flwr.server.strategy import Strategy
+
+STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
+INITIAL_MODEL_TIMEOUT = 120  # seconds in which a client has to send its model; then another one is asked
+GOODBYE_TIMEOUT = 2  # seconds in which the clients have to hear that the run is over
+COME_BACK_TIMEOUT = 45  # seconds in which clients that have lost their server find the next one
+
+Results = List[Tuple[ClientProxy, Any]]  # as Flower's strategies want them; Any is a FitRes or the like
+Failures = List[Union[Tuple[ClientProxy, Any], BaseException]]
+
+
+class NoClients(Exception):
+    """Too few clients were there for too long."""
+
+
+class DeviceServer(Server):
+    """Flower's server with a loop over the rounds of its own.
+
+    It works with any strategy of Flower, and gives it sound results only, sorted by the clients' --cid. The price is
+    that models are decoded and encoded more than once: strategies take and return them as bytes. `checkpoint` is what
+    is on disk, the global model included.
+    """
+
+    def __init__(self, strategy: Strategy, settings: ServerSettings, report: Report) -> None:
+        self.checkpoint = settings.resumed or Checkpoint()
+        self.clients = DeviceClientManager(settings.token, self.checkpoint.member)
+        super().__init__(client_manager=self.clients, strategy=strategy)
+        self.settings = settings
+        self.report = report
+
+    def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
+        """Run the rounds. Flower calls this once clients can connect.
+
+        Raises NoClients, OSError if the results cannot be written, KeyboardInterrupt at Ctrl-C and SIGTERM.
+        """
+        for number in STOP_SIGNALS:  # here, because start_server has just set handlers that exit with code 0
+            signal.signal(number, signal.default_int_handler)
+        first_round = self.checkpoint.round + 1
+        for server_round in range(first_round, num_rounds + 1):
+            self._wait_for_clients(server_round)
+            if not self.checkpoint.model:
+                self.checkpoint = replace(self.checkpoint, model=self._initial_model())
+                self._wait_for_clients(server_round)  # if one has left over that
+            self.clients.is_fixed = True
+            self.report.start_round(server_round)
+            num_results, num_failures = self._train(server_round)
+            self._evaluate(server_round, num_results, num_failures)
+        if first_round > num_rounds:  # resumed after its last round: only the clients do not know yet
+            self.clients.wait_for(self.settings.min_num_clients, COME_BACK_TIMEOUT)
+        return History(), 0.0
+
+    def disconnect_all_clients(self, timeout: float | None) -> None:
+        """Tell the clients that the run is over. Flower calls this after `fit`."""
+        self.clients.run_is_over = True
+        goodbyes: Instructions = [(client, ReconnectIns(seconds=None)) for client in self.clients.all().values()]
+        dispatch(self.clients, "reconnect", goodbyes, 0, GOODBYE_TIMEOUT, patience=0)
+
+    def _wait_for_clients(self, server_round: int) -> None:
+        wanted, timeout = self.settings.min_num_clients, self.settings.wait_timeout
+        missing = wanted - self.clients.num_available()
+        if missing > 0:
+            print(f"round {server_round} waits for {wanted} clients: {missing} missing", flush=True)
+            if not self.clients.wait_for(wanted, timeout):
+                raise NoClients(f"there were no {wanted} clients for {timeout:g} s (--wait_timeout)")
+
+    def _initial_model(self) -> NDArrays:
+        """Return the strategy's initial model, or else that of the client with the lowest --cid that can give one."""
+        parameters = self.strategy.initialize_parameters(self.clients)
+        asked: set[str] = set()  # connections
+        give_up_at = time.monotonic() + self.settings.wait_timeout
+        while parameters is None:
+            candidates = [client for name, client in self.clients.all().items() if name not in asked]
+            if candidates:
+                client = min(candidates, key=key_of)
+                asked.add(connection_of(client))
+                parameters = self._ask_for_initial_model(client)
+            elif time.monotonic() < give_up_at:
+                time.sleep(0.5)
+            else:
+                timeout = f"{self.settings.wait_timeout:g} s (--wait_timeout)"
+                raise NoClients(f"no client gave an initial model for {timeout}")
+        return decode(parameters)
+
+    def _ask_for_initial_model(self, client: ClientProxy) -> Parameters | None:
+        instructions: Instructions = [(client, GetParametersIns({}))]
+        answers = dispatch(self.clients, "get_parameters", instructions, 0, INITIAL_MODEL_TIMEOUT)
+        results, _ = _sort_out("initial model", answers, lambda result: problem_with_model(result.parameters))
+        return results[0][1].parameters if results else None
+
+    def _train(self, server_round: int) -> tuple[int, int]:
+        """Have clients train and keep the new global model; return the numbers of results and failures."""
+        model = self.checkpoint.model
+        instructions = self.strategy.configure_fit(server_round, ndarrays_to_parameters(model), self.clients)
+        answers = self._dispatch("fit", instructions, server_round)
+        results, failures = _sort_out(
+            f"round {server_round}: fit", answers, lambda result: problem_with_fit(result, model)
+        )
+        parameters, _ = self.strategy.aggregate_fit(server_round, results, failures)
+        if parameters is not None:
+            new = Checkpoint(
+                model=[mean.astype(old.dtype, copy=False) for mean, old in zip(decode(parameters), model)],
+                round=server_round,
+                committed=self.checkpoint.committed + 1,
+                results=len(results),
+                failures=len(failures),
+                member=self.clients.member,
+            )
+            checkpoint.save(self.report.folder, new)
+            self.checkpoint = new
+        for client, result in results:
+            self.report.add_fit(client, result)
+        return len(results), len(failures)
+
+    def _evaluate(self, server_round: int, num_fitted: int, fit_failures: int) -> None:
+        """Have the global model tested, here if the strategy can and by clients, which ends the round."""
+        parameters = ndarrays_to_parameters(self.checkpoint.model)
+        central = self.strategy.evaluate(server_round, parameters)
+        if central is not None:
+            self.report.add_central_evaluation(central[0], as_number(central[1].get("accuracy")))
+        instructions = self.strategy.configure_evaluate(server_round, parameters, self.clients)
+        answers = self._dispatch("evaluate", instructions, server_round)
+        results, failures = _sort_out(f"round {server_round}: evaluate", answers, problem_with_evaluation)
+        loss, metrics = self.strategy.aggregate_evaluate(server_round, results, failures)
+        for client, result in results:
+            self.report.add_evaluation(client, result)
+        self.report.end_round(num_fitted, fit_failures + len(failures), loss, as_number(metrics.get("accuracy")))
+
+    def _dispatch(self, task: str, instructions: list[tuple[ClientProxy, Any]], server_round: int) -> list[Answer]:
+        return dispatch(self.clients, task, instructions, server_round, self.settings.round_timeout)
+
+
+def _sort_out(task: str, answers: list[Answer], problem_with: Callable[[Any], str | None]) -> tuple[Results, Failures]:
+    """Split the clients' answers into Flower's results and failures; print the reason of each failure."""
+    results: Results = []
+    failures: Failures = []
+    for answer in answers:
+        client, result = answer.client, answer.result
+        if result is None:
+            reason: str | None = answer.reason
+        elif result.status.code != Code.OK:
+            reason = result.status.message
+        else:
+            reason = problem_with(result)
+        if reason is None:
+            results.append((client, result))
+        else:
+            failures.append((client, result) if result is not None else ConnectionError(reason))
+            print(f"{task} by {name_of(client)} does not count: {printable(reason)}", flush=True)
+    return results, failures
