@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 
+from federation.addresses import server_address
 from federation.client.connection import stay_connected
-from federation.client.flags import parse_client, server_address
+from federation.client.flags import parse_client
 from federation.client.light_import import torchvision_models
 from federation.client.threads import choose_threads
 from federation.flags import ArgumentParser, whole_number

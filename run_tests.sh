@@ -2,6 +2,7 @@
 # Sets everything up, then runs the linters and the tests.
 #
 #     ./run_tests.sh                     # about 20 minutes on 2 cores
+#     ./run_tests.sh --quick             # linters and tests/unit only: seconds, once everything is installed
 #     ./run_tests.sh --all               # also what takes long, downloads a lot or needs root: 75 minutes
 #     ./run_tests.sh [--all] -k demo     # other words go to pytest
 #
@@ -11,9 +12,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+run=default
 case "${1:-}" in
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    --all) run_all=yes; shift ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --quick | --all) run=${1#--}; shift ;;
 esac
 
 ./setup_venv.sh requirements_pytorch.txt requirements_tf.txt tests/requirements.txt
@@ -28,28 +30,30 @@ setup_other() {
     cat "$2" base_images/*/requirements.txt > "$1/installed"
 }
 
+echo "== linters"
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+"$bin/mypy"
+"$bin/shellcheck" ./*.sh ./*/*.sh .ci/run
+"$bin/hadolint" base_images/*/Dockerfile
+git ls-files -z | xargs -0 "$bin/codespell"
+
+echo "== tests"
+if [ "$run" = quick ]; then
+    exec "$bin/python" -m pytest --quiet tests/unit "$@"
+fi
 py38=
 for candidate in python3.8 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
     "$candidate" -c '' 2>/dev/null && py38=$candidate && break
 done
 if [ -n "$py38" ]; then
     setup_other .venv-py38-tf tests/requirements_py38_tf.txt "$py38"
-    [ -z "${run_all:-}" ] || setup_other .venv-py38-pytorch tests/requirements_py38_pytorch.txt "$py38"
+    [ "$run" != all ] || setup_other .venv-py38-pytorch tests/requirements_py38_pytorch.txt "$py38"
 else
     echo "SKIPPED: there is no Python 3.8 here to try the package sets of the Jetson images with"
 fi
-if "$bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    setup_other .venv-newest tests/requirements_newest.txt "$bin/python"
-else
-    echo "SKIPPED: the newest Flower needs Python 3.11"
+if [ "$run" = all ]; then
+    setup_other .venv-flower-1.25 tests/requirements_flower_1_25.txt "$bin/python"
+    set -- --all "$@"
 fi
-
-echo "== linters"
-"$bin/ruff" check .
-"$bin/ruff" format --check .
-"$bin/shellcheck" ./*.sh ./*/*.sh .ci/run
-"$bin/hadolint" base_images/*/Dockerfile
-git ls-files -z | xargs -0 "$bin/codespell"
-
-echo "== tests"
-PATH="$bin:$PATH" "$bin/python" -m pytest ${run_all:+--all} "$@"
+PATH="$bin:$PATH" "$bin/python" -m pytest "$@"

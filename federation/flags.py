@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Callable, NoReturn
+from typing import Callable, NoReturn, TypeVar
 
+Content = TypeVar("Content")
 LONGEST_WAIT = 30 * 24 * 3600  # seconds; more than any clock or lock here has to stand
 MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what travels
 
@@ -61,32 +62,26 @@ def _number(text: str) -> float:
         return 0.0  # out of range wherever this is used
 
 
-def read_file(name: str) -> bytes:
-    """Read a file that the command line names."""
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot read {name}: {error.strerror}") from None
+def content(read: Callable[[Path], Content]) -> Callable[[str], Content]:
+    """Return a converter from a name to what `read` makes of the file or folder; it raises OSError or ValueError."""
+
+    def convert(name: str) -> Content:
+        try:
+            return read(Path(name))
+        except OSError as error:
+            raise argparse.ArgumentTypeError(f"cannot read {error.filename or name}: {error.strerror}") from None
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{name} is of no use: {error}") from None
+
+    return convert
 
 
-def token(name: str) -> bytes:
-    """Read the token in a file."""
-    content = read_file(name).strip()
-    if len(content) < MIN_TOKEN_LENGTH or len(content.split()) > 1:
-        raise argparse.ArgumentTypeError(f"{name} holds no token: one word of {MIN_TOKEN_LENGTH} characters or more")
-    return content
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Split `HOST:PORT` or `[IPV6]:PORT` into host and port; argparse's error for a wrong value if it is neither."""
-    host, _, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        host = ""  # an IPv6 address without brackets: which colon is the port's?
-    if not host or "/" in host or " " in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise argparse.ArgumentTypeError(f"must look like 192.168.1.10:8080 or [fe80::1]:8080, not {address!r}")
-    return host, int(port)
+def read_token(path: Path) -> bytes:
+    """Return the token in a file; raises ValueError if it is too short or more than one word."""
+    token = path.read_bytes().strip()
+    if len(token) < MIN_TOKEN_LENGTH or len(token.split()) > 1:
+        raise ValueError(f"it holds no token: one word of {MIN_TOKEN_LENGTH} characters or more")
+    return token
 
 
 def check_cid(parser: argparse.ArgumentParser, cid: int, num_clients: int) -> None:
@@ -117,7 +112,7 @@ def add_token_file(parser: argparse.ArgumentParser) -> None:
     """Add `--token_file`, which clients and server share."""
     parser.add_argument(
         "--token_file",
-        type=token,
+        type=content(read_token),
         dest="token",
         metavar="FILE",
         help="a secret that server and clients share; clients without it cannot take part (default: anybody can)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from federation.flags import split_address
+from federation.addresses import is_loopback
 
 
 def client_context(root_certificate: bytes) -> ssl.SSLContext:
@@ -17,6 +17,13 @@ def client_context(root_certificate: bytes) -> ssl.SSLContext:
     except (ssl.SSLError, ValueError) as error:
         raise ValueError("it holds no certificate in PEM format") from error
     return context
+
+
+def read_root_certificate(path: Path) -> bytes:
+    """Return the certificate in a file; raises OSError or ValueError if it is of no use."""
+    content = path.read_bytes()
+    client_context(content)
+    return content
 
 
 def read_server_certificates(folder: Path) -> tuple[bytes, bytes, bytes]:
@@ -33,7 +40,5 @@ def read_server_certificates(folder: Path) -> tuple[bytes, bytes, bytes]:
 
 def warn_if_readable(address: str, encrypted: bool, flag: str) -> None:
     """Print a line if what goes to or from this address leaves the machine unencrypted; `flag` would change that."""
-    host, _ = split_address(address)
-    is_loopback = host in ("localhost", "::1") or host.startswith("127.")
-    if not encrypted and not is_loopback:
+    if not encrypted and not is_loopback(address):
         print(f"not encrypted: others on the network can read the models ({flag} changes that)", flush=True)

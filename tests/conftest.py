@@ -1,66 +1,62 @@
-"""Start the real scripts as processes, with a deadline on every wait, and leave none of them behind."""
+"""What tests share: fixtures that start the real scripts, data, the list of faults and its report."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Iterator
 
 import pytest
+from processes import ROOT, Process, Processes, free_address
 
 # Where the tests run in the background, the shell has Ctrl-C ignored, and so would all scripts that start here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ROOT = Path(__file__).parent.parent
 FRAMEWORKS = ("pytorch", "tf")
 
-# A server on the newest Flower, and the package sets of the images for Jetsons, with Python 3.8; run_tests.sh installs
-# them where it can.
-NEWEST = ROOT / ".venv-newest/bin/python"
+# Other versions of Flower than that of the default environment, which is the newest: one from between, and the package
+# sets of the images for Jetsons, with Python 3.8. run_tests.sh installs them where it can.
+FLOWER_1_25 = ROOT / ".venv-flower-1.25/bin/python"
 PY38_TF = ROOT / ".venv-py38-tf/bin/python"
 PY38_PYTORCH = ROOT / ".venv-py38-pytorch/bin/python"
-needs_newest = pytest.mark.skipif(not NEWEST.exists(), reason="the newest Flower needs Python 3.11")
 needs_py38_tf = pytest.mark.skipif(not PY38_TF.exists(), reason="there is no Python 3.8 on this machine")
+with_all = "run_tests.sh --all makes it"
+needs_flower_1_25 = pytest.mark.skipif(not FLOWER_1_25.exists(), reason=f"no .venv-flower-1.25: {with_all}")
 needs_py38_pytorch = pytest.mark.skipif(
-    not PY38_PYTORCH.exists(), reason="run_tests.sh --all makes .venv-py38-pytorch, if there is a Python 3.8"
+    not PY38_PYTORCH.exists(), reason=f"no .venv-py38-pytorch: {with_all}, if there is a Python 3.8"
 )
 
-
-# The faults that a federation has to survive. A test that shows one of them has the mark `row(number)`; the report at
+# The faults that a federation has to survive. A test that shows one of them has the mark `fault(name)`; the report at
 # the end of a test run lists them.
-ROWS = {
-    1: "a client that starts 30 s before the server",
-    2: "a client that is killed, idle or in mid-fit",
-    3: "a client whose fit raises an error",
-    4: "fewer clients than the minimum remain",
-    5: "a replacement joins in time",
-    6: "60 s without network while a result is under way",
-    7: "300 s without network while the client is idle",
-    8: "a client that is frozen while it gets a large model",
-    9: "a result that comes after the timeout",
-    10: "a server that is killed, at any moment, and resumed",
-    11: "a server killed while it writes a checkpoint; a full disk",
-    12: "Ctrl-C and SIGTERM to the server",
-    13: "Ctrl-C and SIGTERM to a client",
-    14: "an error in the strategy, the report, the evaluation",
-    15: "a bad result among good ones",
-    16: "a round in which all clients fail",
-    17: "the client asked for the initial model dies",
-    18: "a client that does not fit the others",
-    19: "wrong certificates, TLS on one side only",
-    20: "a client without the token",
-    21: "no internet",
-    22: "50 normal runs on Python 3.8 with Flower 1.11.1",
-    23: "200 servers that come and go",
-    24: "Flower 1.6.0, 1.11.1, 1.25 and 1.41 in one federation",
-    25: "random bytes, HTTP and 1,000 connections to the server's port",
+FAULTS = {
+    "early client": "a client that starts 30 s before the server",
+    "killed client": "a client that is killed, idle or in mid-fit",
+    "error in a fit": "a client whose fit raises an error",
+    "too few clients": "fewer clients than the minimum remain",
+    "replacement": "a replacement joins in time",
+    "short outage": "60 s without network while a result is under way",
+    "long outage": "300 s without network while the client is idle",
+    "frozen client": "a client that is frozen while it gets a large model",
+    "late result": "a result that comes after the timeout",
+    "killed server": "a server that is killed, at any moment, and resumed",
+    "half a checkpoint": "a server killed while it writes a checkpoint; a full disk",
+    "stopped server": "Ctrl-C and SIGTERM to the server",
+    "stopped client": "Ctrl-C and SIGTERM to a client",
+    "error in the server": "an error in the strategy, the report, the evaluation",
+    "bad result": "a bad result among good ones",
+    "failed round": "a round in which all clients fail",
+    "no initial model": "the client asked for the initial model dies",
+    "misfit": "a client that does not fit the others",
+    "certificates": "wrong certificates, TLS on one side only",
+    "token": "a client without the token",
+    "no internet": "no internet",
+    "old Python": "50 normal runs on Python 3.8 with Flower 1.11.1",
+    "flapping server": "200 servers that come and go",
+    "mixed versions": "Flower 1.6.0, 1.11.1, 1.25.0 and the newest in one federation",
+    "noise": "random bytes, HTTP and 1,000 connections to the server's port",
 }
 
 
@@ -69,7 +65,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "row(number): shows that the federation survives this fault")
+    config.addinivalue_line("markers", "fault(name): shows that the federation survives this fault")
     config.addinivalue_line("markers", "slow: takes minutes; runs with --all only")
 
 
@@ -77,8 +73,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--all"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: ./run_tests.sh --all"))
-        for mark in item.iter_markers("row"):
-            item.user_properties.append(("row", mark.args[0]))
+        for mark in item.iter_markers("fault"):
+            item.user_properties.append(("fault", mark.args[0]))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -93,97 +89,52 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("figures")
         for figure in figures:
             terminalreporter.line(figure)
-    outcomes: dict[int, dict[str, int]] = {}
-    seconds: dict[int, float] = {}
+    outcomes: dict[str, dict[str, int]] = {}
+    seconds: dict[str, float] = {}
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, []):
-            for row in [value for name, value in report.user_properties if name == "row"]:
-                counts = outcomes.setdefault(row, {})
+            for fault in [value for name, value in report.user_properties if name == "fault"]:
+                counts = outcomes.setdefault(fault, {})
                 counts[outcome] = counts.get(outcome, 0) + 1
-                seconds[row] = seconds.get(row, 0) + report.duration
+                seconds[fault] = seconds.get(fault, 0) + report.duration
     if outcomes:
         terminalreporter.section("faults survived")
-        for row, counts in sorted(outcomes.items()):
-            counted = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-            terminalreporter.line(f"{row:>3}  {ROWS[row]:<63} {counted:<22} {seconds[row]:6.1f} s")
-
-
-class Process:
-    """A running script; its output, stdout and stderr together, goes to a file."""
-
-    def __init__(self, command: list[str], log: Path, **popen_arguments) -> None:
-        self.log = log
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **popen_arguments.pop("env", {})}
-        with log.open("wb") as file:
-            self.popen = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=environment, **{"cwd": ROOT, **popen_arguments}
-            )
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    @property
-    def own_lines(self) -> list[str]:
-        """The output without what TensorFlow 2.21 greets with on x86_64, whatever TF_CPP_MIN_LOG_LEVEL says."""
-        greetings = "absl::InitializeLog", "oneDNN custom operations", "failed call to cuInit"
-        return [line for line in self.output.splitlines() if not any(words in line for words in greetings)]
-
-    def wait_for(self, text: str, timeout: float = 60, count: int = 1) -> None:
-        """Wait until the output has `text` at least `count` times."""
-        deadline = time.monotonic() + timeout
-        while self.output.count(text) < count:
-            ended = self.popen.poll() is not None
-            if self.output.count(text) >= count:  # it may have come just before the end
-                return
-            assert not ended, f"ended with {self.popen.returncode} before {text!r}:\n{self.output}"
-            assert time.monotonic() < deadline, f"no {text!r} within {timeout} s:\n{self.output}"
-            time.sleep(0.05)
-
-    def exit_code(self, timeout: float = 60) -> int:
-        """Wait for the end and return the exit code."""
-        try:
-            return self.popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"still running after {timeout} s:\n{self.output}")
+        for fault, description in FAULTS.items():
+            if fault in outcomes:
+                counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes[fault].items())
+                terminalreporter.line(f"{description:<66} {counted:<22} {seconds[fault]:6.1f} s")
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Return a function that starts a script of the project; what still runs at the end of the test is killed."""
-    processes = []
+def processes(tmp_path) -> Iterator[Processes]:
+    """Starts scripts of the project; what still runs at the end of the test is killed."""
+    with Processes(tmp_path) as processes:
+        yield processes
 
-    def start(script: str, *arguments: object, python: str | Path = sys.executable, **popen_arguments) -> Process:
-        command = [str(python), script, *map(str, arguments)]
-        log = tmp_path / f"{len(processes)}-{Path(script).stem}.log"
-        processes.append(Process(command, log, **popen_arguments))
-        return processes[-1]
 
-    yield start
-    for process in processes:
-        process.popen.kill()
-        process.popen.wait()
+@pytest.fixture
+def start(processes):
+    """Return a function that starts a script of the project."""
+    return processes.start
 
 
 @pytest.fixture
 def address() -> str:
     """A free address on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    return free_address()
 
 
 @pytest.fixture(
     params=[
         pytest.param((sys.executable, sys.executable), id=""),
         pytest.param(
-            (NEWEST, PY38_PYTORCH),
-            id="Flower 1.41 and 1.11",
-            marks=[pytest.mark.slow, needs_newest, needs_py38_pytorch],
+            (sys.executable, PY38_PYTORCH), id="clients on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]
         ),
+        pytest.param((PY38_PYTORCH, sys.executable), id="server on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]),
     ]
 )
 def pythons(request) -> tuple[str | Path, str | Path]:
-    """The Pythons of the server and of tests/device.py."""
+    """The Pythons of the server and of tests/faulty_client.py."""
     return request.param
 
 
@@ -209,11 +160,11 @@ def start_server(start, address, results, pythons):
 
 @pytest.fixture
 def start_device(start, address, pythons):
-    """Return a function that starts tests/device.py as client `cid`, with `faults` as described there."""
+    """Return a function that starts tests/faulty_client.py as client `cid`, with `faults` as described there."""
 
     def start_device(cid: int, *arguments, python: str | Path = pythons[1], **faults) -> Process:
         arguments = ("--cid", cid, "--server_address", address, *arguments)
-        return start("tests/device.py", *arguments, python=python, env={"FAULTS": json.dumps(faults)})
+        return start("tests/faulty_client.py", *arguments, python=python, env={"FAULTS": json.dumps(faults)})
 
     return start_device
 
@@ -252,8 +203,3 @@ def cifar10(tmp_path_factory) -> Path:
         path = folder / "cifar10" / f"{split}-00000-of-00001.parquet"
         datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
     return folder
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))

@@ -8,8 +8,8 @@ environment variable FAULTS holds a JSON object:
     size        numbers in the model (default 6)
     sleep       seconds that a fit takes
     evaluate_sleep
-    fits        round -> what goes wrong in its fit: see `spoil` and `DeviceClient.fit`
-    kind        what else goes wrong: see `DeviceClient.to_client` and `DeviceClient.evaluate`
+    fits        round -> what goes wrong in its fit: see `spoil` and `FaultyClient.fit`
+    kind        what else goes wrong: see `FaultyClient.to_client` and `FaultyClient.evaluate`
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.arguments import parse_client
-from federation.connection import stay_connected
+from federation.addresses import server_address
+from federation.client.connection import stay_connected
+from federation.client.flags import parse_client
+from federation.flags import ArgumentParser, whole_number
+from federation.partitions import NUM_CLIENTS
 
 import numpy as np
 from flwr.client import NumPyClient
@@ -53,7 +56,7 @@ def fault_in(config: dict) -> str | None:
     return FAULTS.get("fits", {}).get(str(config["server_round"]))
 
 
-class DeviceClient(NumPyClient):
+class FaultyClient(NumPyClient):
     def __init__(self, cid: int) -> None:
         self.cid = cid
 
@@ -63,7 +66,7 @@ class DeviceClient(NumPyClient):
     def fit(self, parameters, config):
         kind = fault_in(config)
         print(f"fit {config['server_round']} begins", flush=True)
-        time.sleep(FAULTS.get("sleep", 0) if kind != "late" else 8)
+        time.sleep(FAULTS.get("sleep", 0) if kind != "late" else 25)
         if kind == "raise":
             raise RuntimeError("the disk is on fire")
         arrays = [
@@ -95,6 +98,10 @@ class DeviceClient(NumPyClient):
 
 
 if __name__ == "__main__":
-    args = parse_client(__doc__, 50)
-    stay_connected(DeviceClient(args.cid), args)
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--cid", type=whole_number(0), required=True)
+    parser.add_argument("--server_address", type=server_address, required=True)
+    parser.add_argument("--mnist", action="store_true")
+    args, settings = parse_client(parser, NUM_CLIENTS)
+    stay_connected(FaultyClient(args.cid), settings)
     print("end of the script", flush=True)

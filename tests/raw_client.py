@@ -13,13 +13,13 @@ OK = Status(Code.OK, "")
 
 
 class RawClient:
-    """A connection to the server at `address`, on which the test speaks."""
+    """A connection to the server at `address`, on which the test speaks; gRPC ends it after `timeout` seconds."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, options: list[tuple[str, int]] | None = None, timeout: float = 60) -> None:
+        self.channel = grpc.insecure_channel(address, options)
         self.replies: queue.SimpleQueue = queue.SimpleQueue()
         self.stream = FlowerServiceStub(self.channel).Join(
-            iter(self.replies.get, None), timeout=60, wait_for_ready=True
+            iter(self.replies.get, None), timeout=timeout, wait_for_ready=True
         )
 
     def receive(self) -> ServerMessage:

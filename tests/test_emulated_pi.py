@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from processes import ROOT
 
 
 @pytest.mark.slow

@@ -15,18 +15,21 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from federation import checkpoint
-from federation.admission import proof
-from federation.questions import PATIENCE
+from federation.client.connection import LONGEST_PAUSE
+from federation.handshake import Identity, proof
+from federation.server import checkpoint
+from federation.server.dispatch import PATIENCE
+from federation.server.report import read_table
 
 import grpc
 import numpy as np
 import pytest
-from conftest import NEWEST, PY38_PYTORCH, PY38_TF, ROOT, needs_newest, needs_py38_pytorch, needs_py38_tf, read_csv
-from device import numbers
+from conftest import FLOWER_1_25, PY38_PYTORCH, PY38_TF, needs_flower_1_25, needs_py38_pytorch, needs_py38_tf
+from faulty_client import numbers
 from flwr.common import GetPropertiesIns, serde
 from flwr.proto import transport_pb2_grpc
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
+from processes import DEADLINE, PROMPTLY, ROOT
 from raw_client import RawClient, nonce_of, properties, refusal_of
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -50,57 +53,57 @@ def expected_model(rounds: int, cids=(0, 1), size: int = 6) -> list[np.ndarray]:
 
 def assert_model(results: Path, rounds: int, **expected) -> None:
     """The checkpoint is that of an undisturbed run of as many rounds, bit for bit."""
-    arrays, about = checkpoint.load(results)
-    assert about["round"] == rounds
-    for array, wanted in zip(arrays, expected_model(rounds, **expected), strict=True):
+    saved = checkpoint.load(results)
+    assert saved.round == rounds
+    for array, wanted in zip(saved.model, expected_model(rounds, **expected), strict=True):
         assert array.dtype == wanted.dtype and array.tobytes() == wanted.tobytes()
 
 
 def rounds_of(results: Path) -> list[str]:
-    return [row["round"] for row in read_csv(results / "rounds.csv")]
+    return [row["round"] for row in read_table(results / "rounds.csv")]
 
 
-@pytest.mark.row(1)
+@pytest.mark.fault("early client")
 @pytest.mark.slow
 def test_a_client_that_starts_30_s_before_the_server(start_device, start_server, results):
     client = start_device(0)
     time.sleep(30)
     threads = len(list(Path(f"/proc/{client.popen.pid}/task").iterdir()))
     server = start_server("--rounds", 1, "--min_num_clients", 1)
-    server.wait_for("client 0 on", timeout=30)
+    server.wait_for("client 0 on", timeout=2 * PROMPTLY)  # 20 s is its longest pause
     assert server.exit_code() == 0 and client.exit_code() == 0
     assert client.output.count("no server at") == 1 and "Traceback" not in client.output
     assert threads < 10
 
 
-@pytest.mark.row(2)
+@pytest.mark.fault("killed client")
 def test_a_client_that_is_killed_while_idle(start_device, start_server, results):
     server = start_server("--rounds", 2, "--min_num_clients", 3)
     clients = [start_device(cid) for cid in (0, 1)]
     server.wait_for("has joined, 2 now")
     clients[1].popen.kill()
-    server.wait_for("has left, 1 now", timeout=1)
+    server.wait_for("has left, 1 now", timeout=PROMPTLY)
     for cid in (1, 2):
         start_device(cid)
     assert server.exit_code() == 0
     assert_model(results, 2, cids=(0, 1, 2))
 
 
-@pytest.mark.row(2)
+@pytest.mark.fault("killed client")
 def test_a_client_that_is_killed_in_mid_fit(start_device, start_server, results):
     server = start_server("--rounds", 1, "--min_num_clients", 3)
     clients = [start_device(cid, sleep=3) for cid in (0, 1, 2)]
     for client in clients:
         client.wait_for("fit 1 begins")
     clients[2].popen.kill()
-    server.wait_for("has left, 2 now", timeout=1)
+    server.wait_for("has left, 2 now", timeout=PROMPTLY)
     assert server.exit_code() == 0
     assert "round 1: fit by client 2 on" in server.output
     assert "round 1: 2 results and 1 failures" in server.output
     assert_model(results, 1)
 
 
-@pytest.mark.row(3)
+@pytest.mark.fault("error in a fit")
 def test_a_client_whose_fit_raises(start_device, start_server, results):
     server = start_server("--rounds", 3)
     clients = [start_device(0), start_device(1, fits={2: "raise"})]
@@ -114,23 +117,23 @@ def test_a_client_whose_fit_raises(start_device, start_server, results):
         assert line in server.output
 
 
-@pytest.mark.row(4)
+@pytest.mark.fault("too few clients")
 def test_fewer_clients_than_the_minimum_remain(start_device, start_server, results):
-    server = start_server("--rounds", 5, "--wait_timeout", 4)
     clients = [start_device(cid, sleep=1) for cid in (0, 1)]
+    for client in clients:  # up before the server, which does not wait for them any longer than for others later on
+        client.wait_for("no server at")
+    server = start_server("--rounds", 50, "--wait_timeout", LONGEST_PAUSE + 5)
     server.wait_for(ROUND_1)
     clients[1].popen.kill()
-    started = time.monotonic()
-    assert server.exit_code(30) == 1
-    assert time.monotonic() - started < PATIENCE + 4 + 5
-    assert "there were no 2 clients for 4 s" in server.output
+    assert server.exit_code(PATIENCE + LONGEST_PAUSE + 5 + PROMPTLY) == 1
+    assert f"there were no 2 clients for {LONGEST_PAUSE + 5} s" in server.output
     assert "Traceback" not in server.output
-    arrays, about = checkpoint.load(results)
-    assert about["round"] >= 1 and all(np.isfinite(array).all() for array in arrays)
+    saved = checkpoint.load(results)
+    assert saved.round >= 1 and all(np.isfinite(array).all() for array in saved.model)
     clients[0].wait_for("trying again")
 
 
-@pytest.mark.row(5)
+@pytest.mark.fault("replacement")
 def test_a_replacement_joins_in_time(start_device, start_server, results):
     server = start_server("--rounds", 3, "--wait_timeout", 60)
     clients = [start_device(0, sleep=1), start_device(1, sleep=1)]
@@ -142,16 +145,16 @@ def test_a_replacement_joins_in_time(start_device, start_server, results):
     assert "3 of 3 rounds done" in server.output
 
 
-@pytest.mark.row(8)
+@pytest.mark.fault("frozen client")
 def test_a_client_that_is_frozen_while_it_gets_a_large_model(start_device, start_server, results):
     size = 5_000_000  # 20 MB, more than the kernel takes in the name of a process that does not read
-    server = start_server("--rounds", 2, "--round_timeout", 5, "--min_num_clients", 3)
+    server = start_server("--rounds", 2, "--round_timeout", 20, "--min_num_clients", 3)
     clients = [start_device(cid, size=size) for cid in (0, 1)]
     server.wait_for("has joined, 2 now")
     clients[1].popen.send_signal(signal.SIGSTOP)
     clients.append(start_device(2, size=size))
     server.wait_for("has joined, 3 now")
-    server.wait_for("round 1: 2 results and", timeout=30)
+    server.wait_for("round 1: 2 results and")
     assert "does not count: no answer in time" in server.output
     server.wait_for("round 2 waits for 3 clients: 1 missing")
     clients[1].popen.send_signal(signal.SIGCONT)
@@ -160,11 +163,11 @@ def test_a_client_that_is_frozen_while_it_gets_a_large_model(start_device, start
     assert "Traceback" not in "".join(process.output for process in (server, *clients))
 
 
-@pytest.mark.row(9)
+@pytest.mark.fault("late result")
 def test_a_result_that_comes_after_the_timeout(start_device, start_server, results):
-    server = start_server("--rounds", 3, "--round_timeout", 4)
+    server = start_server("--rounds", 3, "--round_timeout", 10)
     clients = [start_device(0), start_device(1, fits={2: "late"})]
-    assert server.exit_code(90) == 0
+    assert server.exit_code() == 0
     assert "round 2: fit by client 1 on" in server.output and "does not count: no answer in time" in server.output
     assert "round 2: 1 results and 1 failures" in server.output
     assert "round 3: 2 results and 0 failures" in server.output
@@ -179,9 +182,19 @@ def test_a_result_that_comes_after_the_timeout(start_device, start_server, resul
         ) / 3
         for array in two
     ]  # fmt: skip
-    arrays, _ = checkpoint.load(results)
-    for array, wanted in zip(arrays, three):
+    for array, wanted in zip(checkpoint.load(results).model, three):
         np.testing.assert_allclose(array, wanted, atol=1e-6)
+
+
+def wait_until_it_writes(server, results: Path) -> None:
+    """Wait until a process has a file without a name open in a folder: the checkpoint that it writes."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        for file in Path(f"/proc/{server.popen.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed just now
+                if os.readlink(file).startswith(f"{results}/#"):
+                    return
+        assert time.monotonic() < deadline
 
 
 def kill_at(moment: str, server, clients, results: Path) -> None:
@@ -196,22 +209,22 @@ def kill_at(moment: str, server, clients, results: Path) -> None:
     else:  # a model is on disk, and not yet evaluated
         committed = {"between fit and evaluate": 2, "after the last fit": 3}[moment]
         deadline = time.monotonic() + 60
-        while checkpoint.load(results)[1]["round"] < committed:
+        while checkpoint.load(results).round < committed:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     server.popen.kill()
     server.popen.wait()
 
 
-@pytest.mark.row(10)
+@pytest.mark.fault("killed server")
 @pytest.mark.parametrize(
     ("moment", "faults"),
     [
         ("before round 1", {}),
         ("in a fit", {"sleep": 2}),
         ("while it sends the model", {"size": 8_000_000}),
-        ("between fit and evaluate", {"evaluate_sleep": 2}),
-        ("after the last fit", {"evaluate_sleep": 2}),
+        ("between fit and evaluate", {"evaluate_sleep": 4}),
+        ("after the last fit", {"evaluate_sleep": 4}),
     ],
 )
 def test_a_server_that_is_killed_and_resumed(start_device, start_server, results, moment, faults):
@@ -223,38 +236,37 @@ def test_a_server_that_is_killed_and_resumed(start_device, start_server, results
     else:
         clients.append(start_device(1, **faults))
         kill_at(moment, server, clients, results)
-    committed = checkpoint.load(results)[1]["round"]
+    committed = checkpoint.load(results).round
     server = start_server("--rounds", 3, "--resume", results)
     assert f"going on after round {committed}" in server.output
-    server.wait_for("has joined, 2 now", timeout=60)
-    assert server.exit_code(90) == 0
+    server.wait_for("has joined, 2 now")
+    assert server.exit_code() == 0
     assert [client.exit_code() for client in clients] == [0, 0]
     assert all("Traceback" not in process.output for process in (server, *clients))
     assert_model(results, 3, size=faults.get("size", 6))
     assert rounds_of(results) == ["1", "2", "3"]
 
 
-@pytest.mark.row(11)
+@pytest.mark.fault("half a checkpoint")
 def test_a_server_killed_while_it_writes_a_checkpoint(start_device, start_server, results):
     size = 20_000_000  # 80 MB, so that there is time to see it
     server = start_server("--rounds", 50)
     clients = [start_device(cid, size=size) for cid in (0, 1)]
     for _ in range(2):
-        server.wait_for("results and 0 failures", timeout=120)
-        committed = checkpoint.load(results)[1]["round"]
-        deadline = time.monotonic() + 60
-        while not list(results.glob(".model.npz.*")):
-            assert time.monotonic() < deadline
+        server.wait_for("results and 0 failures")
+        committed = checkpoint.load(results).round
+        wait_until_it_writes(server, results)
         server.popen.kill()
         server.popen.wait()
-        arrays, about = checkpoint.load(results)
-        assert about["round"] in (committed, committed + 1) and np.isfinite(arrays[0]).all()
+        assert not list(results.glob(".*"))  # half a checkpoint has no name, and went with the server
+        saved = checkpoint.load(results)
+        assert saved.round in (committed, committed + 1) and np.isfinite(saved.model[0]).all()
         server = start_server("--rounds", 50, "--resume", results)
-        assert f"going on after round {about['round']}" in server.output
+        assert f"going on after round {saved.round}" in server.output
     assert clients[0].popen.poll() is None
 
 
-@pytest.mark.row(11)
+@pytest.mark.fault("half a checkpoint")
 @as_root
 def test_a_full_disk(start_device, start, address, tmp_path):
     disk = tmp_path / "disk"
@@ -270,7 +282,7 @@ def test_a_full_disk(start_device, start, address, tmp_path):
         (disk / "something else").write_bytes(bytes(300_000))
         assert server.exit_code() == 1
         assert "No space left on device" in server.output and "Traceback" not in server.output
-        before = checkpoint.load(results)[1]["round"]
+        before = checkpoint.load(results).round
         assert before >= 1
         (disk / "something else").unlink()
         assert not list(results.glob(".*"))  # no half files are left
@@ -280,7 +292,7 @@ def test_a_full_disk(start_device, start, address, tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.row(12)
+@pytest.mark.fault("stopped server")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["waiting", "fitting", "fitting, all of them frozen"])
 def test_a_stopped_server(start_device, start_server, results, number, moment):
@@ -294,36 +306,29 @@ def test_a_stopped_server(start_device, start_server, results, number, moment):
         for client in clients:
             client.popen.send_signal(signal.SIGSTOP)
     server.popen.send_signal(number)
-    assert server.exit_code(5) == 1
+    assert server.exit_code(PROMPTLY) == 1
     assert "of 100 rounds done" in server.output and "Traceback" not in server.output
-    assert (results / "history.png").exists()
+    assert (results / "history.png").exists() or "no time to draw" in server.output
+    assert not list(results.glob(".*"))  # nothing unfinished
     if moment != "waiting":
-        assert checkpoint.load(results)[1]["round"] >= 1
+        assert checkpoint.load(results).round >= 1
     for client in clients:
         client.popen.send_signal(signal.SIGCONT)
-        client.wait_for("no server at", timeout=20)
+        client.wait_for("no server at", timeout=PROMPTLY)
 
 
 CLIENT_PYTHONS = [
     sys.executable,
-    pytest.param(NEWEST, marks=needs_newest),
-    pytest.param(PY38_TF, marks=needs_py38_tf),
     pytest.param(PY38_PYTORCH, marks=needs_py38_pytorch),
-]
-
-# Flower 1.11 has signal handlers of its own, the others have none.
-OLD_AND_OTHERS = [
-    sys.executable,
-    pytest.param(PY38_PYTORCH, marks=needs_py38_pytorch),
-    pytest.param(NEWEST, marks=[needs_newest, pytest.mark.slow]),
+    pytest.param(FLOWER_1_25, marks=[needs_flower_1_25, pytest.mark.slow]),
     pytest.param(PY38_TF, marks=[needs_py38_tf, pytest.mark.slow]),
 ]
 
 
-@pytest.mark.row(13)
+@pytest.mark.fault("stopped client")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["waiting", "idle", "in mid-fit"])
-@pytest.mark.parametrize("python", OLD_AND_OTHERS)
+@pytest.mark.parametrize("python", CLIENT_PYTHONS)
 def test_a_stopped_client(start_device, start_server, number, moment, python):
     if moment != "waiting":
         server = start_server("--min_num_clients", 2 if moment == "idle" else 1)
@@ -332,25 +337,25 @@ def test_a_stopped_client(start_device, start_server, number, moment, python):
     if moment == "idle":
         server.wait_for("has joined, 1 now")
     client.popen.send_signal(number)
-    assert client.exit_code(5) == 128 + number
+    assert client.exit_code(PROMPTLY) == 128 + number
     assert "the server has ended the run" not in client.output and "Traceback" not in client.output
     if moment != "waiting":
-        server.wait_for("has left, 0 now", timeout=5)
+        server.wait_for("has left, 0 now", timeout=PROMPTLY)
 
 
 BROKEN = {
     "strategy": "strategy.DeviceFedAvg.aggregate_fit = broken",
     "sampling": "strategy.DeviceFedAvg.configure_fit = broken",
     "report": "report.Report.end_round = broken",
-    "evaluation": "server.central_evaluation = lambda args: broken",
+    "evaluation": "server.central_evaluation = lambda *_: broken",
 }
 
 
-@pytest.mark.row(14)
+@pytest.mark.fault("error in the server")
 @pytest.mark.parametrize("part", BROKEN)
 def test_an_error_in_the_servers_own_code(start, start_device, address, results, part):
     code = (
-        "import server; from federation import report, strategy\n"
+        "import server; from federation.server import report, strategy\n"
         "def broken(*_, **__): print('here it breaks', flush=True); 1 / 0\n"
         f"{BROKEN[part]}\nserver.main()"
     )
@@ -358,10 +363,10 @@ def test_an_error_in_the_servers_own_code(start, start_device, address, results,
     server.wait_for("clients connect")
     clients = [start_device(cid) for cid in (0, 1)]
     server.wait_for("here it breaks")
-    assert server.exit_code(5) == 1
+    assert server.exit_code(PROMPTLY) == 1
     assert "ZeroDivisionError" in server.output and "of 3 rounds done" in server.output
     for client in clients:
-        client.wait_for("no server at", timeout=20)
+        client.wait_for("no server at", timeout=PROMPTLY)
 
 
 BAD_RESULTS = {
@@ -380,7 +385,7 @@ BAD_RESULTS = {
 }
 
 
-@pytest.mark.row(15)
+@pytest.mark.fault("bad result")
 def test_bad_results_among_good_ones(start_device, start_server, results):
     server = start_server("--rounds", len(BAD_RESULTS), "--min_num_clients", 3)
     for cid in (0, 1):
@@ -394,7 +399,7 @@ def test_bad_results_among_good_ones(start_device, start_server, results):
     assert_model(results, len(BAD_RESULTS))
 
 
-@pytest.mark.row(15)
+@pytest.mark.fault("bad result")
 @pytest.mark.parametrize("kind", ["no metrics", "odd metrics"])
 def test_metrics_that_are_missing_or_no_numbers(start_device, start_server, results, kind):
     server = start_server("--rounds", 1)
@@ -405,7 +410,7 @@ def test_metrics_that_are_missing_or_no_numbers(start_device, start_server, resu
     assert_model(results, 1)
 
 
-@pytest.mark.row(15)
+@pytest.mark.fault("bad result")
 def test_a_bad_evaluation(start_device, start_server, results):
     server = start_server("--rounds", 1)
     start_device(0)
@@ -415,7 +420,7 @@ def test_a_bad_evaluation(start_device, start_server, results):
     assert "round 1: 2 results and 1 failures, loss 0.0000, accuracy 0.5000" in server.output
 
 
-@pytest.mark.row(16)
+@pytest.mark.fault("failed round")
 def test_a_round_in_which_all_clients_fail(start_device, start_server, results):
     server = start_server("--rounds", 3)
     for cid in (0, 1):
@@ -424,11 +429,11 @@ def test_a_round_in_which_all_clients_fail(start_device, start_server, results):
     assert "round 2: 0 results and 2 failures" in server.output
     assert "round 3: 2 results and 0 failures" in server.output
     assert "2 of 3 rounds done" in server.output
-    arrays, about = checkpoint.load(results)
-    assert (about["round"], about["committed"]) == (3, 2)
+    saved = checkpoint.load(results)
+    assert (saved.round, saved.committed) == (3, 2)
 
 
-@pytest.mark.row(16)
+@pytest.mark.fault("failed round")
 def test_a_last_round_in_which_all_clients_fail_leaves_the_model_as_it_was(start_device, start_server, results):
     server = start_server("--rounds", 2)
     for cid in (0, 1):
@@ -437,7 +442,7 @@ def test_a_last_round_in_which_all_clients_fail_leaves_the_model_as_it_was(start
     assert_model(results, 1)
 
 
-@pytest.mark.row(17)
+@pytest.mark.fault("no initial model")
 @pytest.mark.parametrize("kind", ["dies when asked for the initial model", "nan as initial model"])
 def test_the_client_that_is_asked_for_the_initial_model_dies(start_device, start_server, results, kind):
     server = start_server("--rounds", 2, "--min_num_clients", 2)
@@ -451,7 +456,7 @@ def test_the_client_that_is_asked_for_the_initial_model_dies(start_device, start
     assert_model(results, 2, cids=(1, 2) if "dies" in kind else (0, 1))
 
 
-@pytest.mark.row(18)
+@pytest.mark.fault("misfit")
 def test_a_client_with_another_data_set_or_model_or_partitioning(start_device, start_server, results):
     server = start_server("--rounds", 2, "--min_num_clients", 2)
     start_device(0)
@@ -460,7 +465,7 @@ def test_a_client_with_another_data_set_or_model_or_partitioning(start_device, s
     reasons = [
         "it has mnist, this federation cifar10",
         "it cuts the data set into 20 partitions (--num_clients), this federation into 50",
-        "it trains the model of device.py (2 arrays, 13 numbers, ",
+        "it trains the model of faulty_client.py (2 arrays, 13 numbers, ",
     ]
     for stranger, reason in zip(strangers, reasons):
         assert stranger.exit_code() == 1
@@ -472,7 +477,7 @@ def test_a_client_with_another_data_set_or_model_or_partitioning(start_device, s
     assert_model(results, 2)
 
 
-@pytest.mark.row(18)
+@pytest.mark.fault("misfit")
 def test_a_tensorflow_client_among_pytorch_ones(start, start_server, address, mnist):
     server = start_server("--rounds", 1, "--min_num_clients", 2)
     arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist, "--server_address", address)
@@ -487,7 +492,7 @@ def test_a_tensorflow_client_among_pytorch_ones(start, start_server, address, mn
     assert server.exit_code() == 0
 
 
-@pytest.mark.row(18)
+@pytest.mark.fault("misfit")
 def test_two_clients_with_one_number(start_device, start_server, results):
     server = start_server("--rounds", 2, "--min_num_clients", 2)
     first = start_device(0)
@@ -499,13 +504,13 @@ def test_two_clients_with_one_number(start_device, start_server, results):
     assert second.output.count("refused") == 1 and server.output.count("refused") == 1
     assert second.popen.poll() is None and "has joined, 2 now" not in server.output
     first.popen.kill()
-    server.wait_for("client 0 on", count=5, timeout=25)  # the second one takes its place
+    server.wait_for("client 0 on", count=5)  # the second one takes its place
     start_device(1)
     assert server.exit_code() == 0
     assert_model(results, 2)
 
 
-@pytest.mark.row(18)
+@pytest.mark.fault("misfit")
 def test_a_plain_flower_client_may_join(start, start_server, start_device, address):
     server = start_server("--rounds", 1, "--min_num_clients", 2)
     start("tests/dummy_client.py", address, "--count", 2)
@@ -534,7 +539,7 @@ def certificates(tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
-@pytest.mark.row(19)
+@pytest.mark.fault("certificates")
 @pytest.mark.parametrize("python", CLIENT_PYTHONS)
 def test_a_federation_with_tls_and_a_token(start_device, start_server, certificates, tmp_path, results, python):
     (tmp_path / "token").write_text("0123456789abcdef\n")
@@ -559,21 +564,21 @@ TLS_MISTAKES = {
 }
 
 
-@pytest.mark.row(19)
+@pytest.mark.fault("certificates")
 @pytest.mark.parametrize("mistake", TLS_MISTAKES)
 def test_wrong_certificates(start_device, start_server, certificates, mistake):
     server_has, client_has, sentence = TLS_MISTAKES[mistake]
     server = start_server(*(("--certificates", certificates[server_has]) if server_has else ()))
     client = start_device(0, *(("--root_certificate", certificates[client_has] / "ca.crt") if client_has else ()))
     client.wait_for(sentence)
-    assert client.exit_code(5) == 1
+    assert client.exit_code(PROMPTLY) == 1
     assert client.output.count("\n") == 1
     assert "has joined" not in server.output
 
 
-@pytest.mark.row(20)
+@pytest.mark.fault("token")
 @pytest.mark.parametrize("kind", ["none", "another"])
-@pytest.mark.parametrize("python", OLD_AND_OTHERS)
+@pytest.mark.parametrize("python", CLIENT_PYTHONS)
 def test_a_client_without_the_token(start_device, start_server, tmp_path, results, kind, python):
     (tmp_path / "token").write_text("0123456789abcdef")
     (tmp_path / "another").write_text("0123456789abcdeg")
@@ -590,7 +595,7 @@ def test_a_client_without_the_token(start_device, start_server, tmp_path, result
     assert_model(results, 1)
 
 
-@pytest.mark.row(20)
+@pytest.mark.fault("token")
 def test_a_plain_flower_client_without_the_token(start, start_server, address, tmp_path):
     (tmp_path / "token").write_text("0123456789abcdef")
     server = start_server("--rounds", 1, "--min_num_clients", 1, "--token_file", tmp_path / "token")
@@ -600,16 +605,13 @@ def test_a_plain_flower_client_without_the_token(start, start_server, address, t
     assert server.output.count("a plain Flower client is refused: it has no token") == 1
 
 
-@pytest.mark.row(20)
+@pytest.mark.fault("token")
 def test_a_recorded_answer_is_worth_nothing(start_server, start_device, address, tmp_path):
     (tmp_path / "token").write_text("0123456789abcdef")
     server = start_server("--rounds", 1, "--token_file", tmp_path / "token")
-    identity = {
-        "cid": 7, "device": "pi", "script": "device.py", "dataset": "cifar10", "num_clients": 50, "model": "x",
-        "process": "y",
-    }  # fmt: skip
+    identity = Identity(7, "pi", instance="y", script="script.py", dataset="cifar10", num_clients=50, model="x")
     honest = RawClient(address)
-    recorded = {**identity, "proof": proof(b"0123456789abcdef", nonce_of(honest.receive()), identity)}
+    recorded = {**vars(identity), "proof": proof(b"0123456789abcdef", nonce_of(honest.receive()), identity)}
     honest.reply(properties(recorded))
     server.wait_for("client 7 on pi has joined")
     honest.close()
@@ -620,17 +622,21 @@ def test_a_recorded_answer_is_worth_nothing(start_server, start_device, address,
     assert "another token" in refusal_of(replay.receive())
     replay.close()
     other_identity = RawClient(address)  # an answer to the right question, changed on the way
-    changed = {**identity, "proof": proof(b"0123456789abcdef", nonce_of(other_identity.receive()), identity), "cid": 8}
+    changed = {
+        **vars(identity),
+        "proof": proof(b"0123456789abcdef", nonce_of(other_identity.receive()), identity),
+        "cid": 8,
+    }
     other_identity.reply(properties(changed))
     assert "another token" in refusal_of(other_identity.receive())
     other_identity.close()
     assert question is not None and server.output.count("has joined") == 1
 
 
-@pytest.mark.row(15)
+@pytest.mark.fault("bad result")
 @pytest.mark.parametrize("kind", ["wrong kind of reply", "unknown status", "no reply"])
 def test_a_reply_of_the_wrong_kind(start_server, start_device, address, results, kind):
-    server = start_server("--rounds", 1, "--min_num_clients", 3, "--round_timeout", 5)
+    server = start_server("--rounds", 1, "--min_num_clients", 3, "--round_timeout", 15)
     for cid in (0, 1):
         start_device(cid)
     server.wait_for("has joined, 2 now")
@@ -649,21 +655,22 @@ def test_a_reply_of_the_wrong_kind(start_server, start_device, address, results,
     assert_model(results, 1)
 
 
-@pytest.mark.row(24)
-@needs_newest
+@pytest.mark.fault("mixed versions")
+@pytest.mark.slow
+@needs_flower_1_25
 @needs_py38_tf
 @needs_py38_pytorch
-@pytest.mark.parametrize("server_python", [NEWEST, PY38_PYTORCH])
+@pytest.mark.parametrize("server_python", [sys.executable, PY38_PYTORCH])
 def test_mixed_versions_of_flower(start_device, start_server, results, server_python):
     server = start_server("--rounds", 2, "--min_num_clients", 4, python=server_python)
-    for cid, python in enumerate((PY38_TF, PY38_PYTORCH, sys.executable, NEWEST)):
+    for cid, python in enumerate((PY38_TF, PY38_PYTORCH, FLOWER_1_25, sys.executable)):
         start_device(cid, python=python)
     assert server.exit_code() == 0, server.output
     assert "round 2: 4 results and 0 failures" in server.output
     assert_model(results, 2, cids=(0, 1, 2, 3))
 
 
-@pytest.mark.row(25)
+@pytest.mark.fault("noise")
 def test_noise_on_the_servers_port(start_device, start_server, address, results):
     host, port = address.split(":")
     server = start_server("--rounds", 5)
@@ -687,7 +694,7 @@ def test_noise_on_the_servers_port(start_device, start_server, address, results)
     assert_model(results, 5)
 
 
-@pytest.mark.row(25)
+@pytest.mark.fault("noise")
 def test_strangers_that_join_and_say_nothing_or_nonsense(start_device, start_server, address, results):
     server = start_server("--rounds", 2)
     silent = [RawClient(address) for _ in range(50)]
@@ -701,14 +708,14 @@ def test_strangers_that_join_and_say_nothing_or_nonsense(start_device, start_ser
     server.wait_for("has left, 0 now")
     for cid in (0, 1):
         start_device(cid)
-    assert server.exit_code(20) == 0
+    assert server.exit_code() == 0
     for stranger in silent:
         stranger.close()
     assert "\x1b" not in server.output and "Traceback" not in server.output
     assert_model(results, 2)
 
 
-@pytest.mark.row(22)
+@pytest.mark.fault("old Python")
 @pytest.mark.slow
 @needs_py38_pytorch
 def test_50_normal_runs_on_python_38(start, address, tmp_path, mnist):
@@ -721,7 +728,7 @@ def test_50_normal_runs_on_python_38(start, address, tmp_path, mnist):
         )  # fmt: skip
         clients = [start("client_pytorch.py", "--cid", cid, *arguments, python=PY38_PYTORCH) for cid in (0, 1)]
         assert server.exit_code() == 0, server.output
-        assert [client.exit_code(10) for client in clients] == [0, 0]
+        assert [client.exit_code() for client in clients] == [0, 0]
         assert ROUND_1 in server.output
         for process in (server, *clients):
             assert not any(word in process.output for word in ("Traceback", "abort", "Segmentation"))
@@ -746,7 +753,7 @@ def memory_and_threads(pid: int) -> tuple[float, int]:
     return int(status["VmRSS"].split()[0]) / 1024, int(status["Threads"])
 
 
-@pytest.mark.row(23)
+@pytest.mark.fault("flapping server")
 @pytest.mark.slow
 def test_200_servers_that_come_and_go(start_device, address):
     client = start_device(0)

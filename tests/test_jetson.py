@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, PY38_PYTORCH, PY38_TF, ROOT, copy_sample
+from conftest import PY38_PYTORCH, PY38_TF, copy_sample
+from processes import ROOT
 
 SCRIPT = "build_jetson_flower_client.sh"
 FRAMEWORKS = ("pytorch", "tensorflow")
@@ -275,8 +275,7 @@ class TestImages:
     def test_federation(self, framework, buildah, images, start, address, results, tmp_path):
         """Two clients inside the image, trained for real, and a server on the newest Flower outside."""
         data = copy_sample(tmp_path / "data")
-        python = NEWEST if NEWEST.exists() else sys.executable
-        server = start("server.py", "--server_address", address, "--rounds", 2, "--results_dir", results, python=python)
+        server = start("server.py", "--server_address", address, "--rounds", 2, "--results_dir", results)
         clients = []
         for cid in (0, 1):
             inside = ("--volume", f"{ROOT}:/client", "--volume", f"{data}:/data")

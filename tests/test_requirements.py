@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FRAMEWORKS, ROOT
+from conftest import FRAMEWORKS
+from processes import ROOT
 
 BOARD, LAPTOP = "aarch64-manylinux_2_28", "x86_64-manylinux_2_28"
 slow = pytest.mark.slow  # each resolution asks the package index about 200 packages

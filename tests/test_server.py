@@ -6,12 +6,13 @@ import math
 import signal
 import time
 
-from federation import serving
-from federation.strategy import weighted_average
+from federation.addresses import reachable_addresses
+from federation.server.report import read_table
+from federation.server.strategy import weighted_average
 
 import numpy as np
 import pytest
-from conftest import read_csv
+from processes import PROMPTLY
 
 DUMMY = "tests/dummy_client.py"
 
@@ -29,10 +30,10 @@ def test_two_rounds_of_fedavg_and_their_results(start_server, start, address, tm
     assert "DEPRECATED" not in server.output and "INFO" not in server.output
 
     results = tmp_path / "results"
-    rounds = read_csv(results / "rounds.csv")
+    rounds = read_table(results / "rounds.csv")
     assert [(row["round"], row["clients"], row["failures"]) for row in rounds] == [("1", "3", "0"), ("2", "3", "0")]
     assert float(rounds[1]["loss"]) == pytest.approx((0 * 1 + 1 * 2 + 2 * 3) / 6)
-    rows = read_csv(results / "clients.csv")
+    rows = read_table(results / "clients.csv")
     assert sorted((row["round"], row["cid"], row["examples"], row["loss"]) for row in rows) == [
         (str(server_round), str(cid), str(cid + 1), f"{cid}.0") for server_round in (1, 2) for cid in range(3)
     ]
@@ -73,10 +74,10 @@ def test_fraction_of_the_connected_clients(start_server, start, address):
 def test_all_clients_train_at_the_same_time(start_server, start, address, tmp_path):
     server = start_server("--rounds", 1, "--min_num_clients", 50)
     start(DUMMY, address, "--count", 50, "--sleep", 2)
-    assert server.exit_code(120) == 0
+    assert server.exit_code() == 0
     assert "50 results and 0 failures" in server.output
     # Flower by itself lets cores + 4 clients train at once: 18 s on 2 cores.
-    assert float(read_csv(tmp_path / "results" / "rounds.csv")[0]["seconds"]) < 8
+    assert float(read_table(tmp_path / "results" / "rounds.csv")[0]["seconds"]) < 14
 
 
 def test_clients_that_leave_a_metric_out_do_not_count_in_its_average(start_server, start, address):
@@ -108,10 +109,9 @@ def test_a_stopped_server_tells_that_rounds_are_missing(start_server, start, add
     start(DUMMY, address, "--sleep", 1)
     server.wait_for("round 1: 1 results")
     server.popen.send_signal(number)
-    assert server.exit_code(10) == 1
+    assert server.exit_code(PROMPTLY) == 1
     assert "of 100 rounds done" in server.output and "Traceback" not in server.output
-    for name in ("model.npz", "history.png"):
-        assert (tmp_path / "results" / name).exists()
+    assert (tmp_path / "results/model.npz").exists()
 
 
 def test_an_error_ends_the_server_and_not_with_0(start, address, tmp_path):
@@ -120,11 +120,11 @@ def test_an_error_ends_the_server_and_not_with_0(start, address, tmp_path):
     server = start("-c", broken, *arguments)
     server.wait_for("clients connect")
     start(DUMMY, address)
-    assert server.exit_code(20) == 1
+    assert server.exit_code(PROMPTLY) == 1
     assert "ZeroDivisionError" in server.output and "0 of 3 rounds done" in server.output
 
 
 def test_addresses_for_clients():
-    assert serving.reachable_addresses("127.0.0.1:80") == ["127.0.0.1:80"]
-    assert serving.reachable_addresses("0.0.0.0:80")[-1] == "127.0.0.1:80 (on this machine)"
-    assert serving.reachable_addresses("[::]:80")[-1] == "127.0.0.1:80 (on this machine)"
+    assert reachable_addresses("127.0.0.1:80") == ["127.0.0.1:80"]
+    assert reachable_addresses("0.0.0.0:80")[-1] == "127.0.0.1:80 (on this machine)"
+    assert reachable_addresses("[::]:80")[-1] == "127.0.0.1:80 (on this machine)"

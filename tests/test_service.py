@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from processes import ROOT
 
 UNIT = ROOT / "systemd/flower-client@.service"
 SYSTEMD = "/usr/lib/systemd/systemd"

@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+from federation.addresses import split_address
 from federation.client.device import describe
 from federation.client.flags import ClientSettings
 from federation.client.probe import probe
 from federation.client.wire import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
-from federation.flags import split_address
 from federation.handshake import Identity, Refused, fingerprint, printable
 from federation.keepalive import watch_connections
 from federation.tls import warn_if_readable

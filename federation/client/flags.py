@@ -13,10 +13,9 @@ from federation.flags import (
     add_data_dir,
     add_token_file,
     check_cid,
+    content,
     dataset_name,
-    read_file,
     seconds,
-    split_address,
     whole_number,
 )
 
@@ -76,7 +75,7 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
     )
     parser.add_argument(
         "--root_certificate",
-        type=root_certificate,
+        type=content(tls.read_root_certificate),
         metavar="FILE",
         help="encrypt, and trust only a server with a certificate signed by this one: the server's ca.crt "
         "(default: not encrypted)",
@@ -89,21 +88,3 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         metavar="SECONDS",
         help="end after that long without a connection (default: never)",
     )
-
-
-def server_address(text: str) -> str:
-    """Check an address to connect to."""
-    host, _ = split_address(text)
-    if host in ("0.0.0.0", "::"):
-        raise argparse.ArgumentTypeError(f"{text} is an address to listen on; give one that the server printed")
-    return text
-
-
-def root_certificate(name: str) -> bytes:
-    """Read the certificate in a file."""
-    content = read_file(name)
-    try:
-        tls.client_context(content)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{name} is of no use: {error}") from None
-    return content

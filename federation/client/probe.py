@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 
-from federation.flags import split_address
+from federation.addresses import split_address
 from federation.handshake import Refused
 from federation.tls import client_context
 

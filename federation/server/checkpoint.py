@@ -59,4 +59,4 @@ def load(folder: Path) -> Checkpoint:
         member = Identity.read(metadata.pop("member") or {})
         return Checkpoint(model, member=member, **metadata)
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no checkpoint of a run, or damaged") from error
+        raise ValueError(f"its {NAME} is no checkpoint of a run, or damaged") from error

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from federation import tls
-from federation.flags import ArgumentParser, add_data_dir, add_token_file, seconds, split_address
+from federation.addresses import listen_address
+from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, seconds
 from federation.server import checkpoint
 
 
@@ -84,32 +83,17 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
     )
     results.add_argument(
         "--resume",
-        type=resumed_run,
+        type=content(lambda folder: (folder, checkpoint.load(folder))),
         metavar="FOLDER",
         help="go on with the run whose results are in this folder (default: a new run)",
     )
     parser.add_argument(
         "--certificates",
-        type=server_certificates,
+        type=content(tls.read_server_certificates),
         metavar="FOLDER",
         help="encrypt, with the files of make_certificates.sh in this folder (default: not encrypted)",
     )
     add_token_file(parser)
-
-
-def listen_address(text: str) -> str:
-    """Check an address to listen on, such as `0.0.0.0:8080`: every IPv4 address of this machine, port 8080."""
-    host, port = split_address(text)
-    try:
-        # gRPC itself would share the port with the program that has it, and some clients would end up there.
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            if os.name == "posix":  # connections of an earlier server that are still closing do not matter
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot listen on {text}: {error.strerror or error}") from None
-    return text
 
 
 def new_results(text: str) -> Path:
@@ -117,19 +101,3 @@ def new_results(text: str) -> Path:
     if Path(text, "rounds.csv").exists():
         raise argparse.ArgumentTypeError(f"{text} holds the results of another run (--resume goes on)")
     return Path(text)
-
-
-def resumed_run(text: str) -> tuple[Path, checkpoint.Checkpoint]:
-    """Read the checkpoint in the folder of results of a run."""
-    try:
-        return Path(text), checkpoint.load(Path(text))
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def server_certificates(text: str) -> tuple[bytes, bytes, bytes]:
-    """Read the certificates in a folder."""
-    try:
-        return tls.read_server_certificates(Path(text))
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text} is of no use: {error}") from None

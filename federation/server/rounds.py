@@ -8,19 +8,12 @@ from dataclasses import replace
 from typing import Any, Callable, List, Tuple, Union
 
 from federation.handshake import printable
-from federation.server import checkpoint
+from federation.server import checkpoint, validation
 from federation.server.checkpoint import Checkpoint
 from federation.server.client_manager import DeviceClientManager, connection_of, key_of, name_of
 from federation.server.dispatch import Answer, Instructions, dispatch
 from federation.server.flags import ServerSettings
 from federation.server.report import Report
-from federation.server.validation import (
-    as_number,
-    decode,
-    problem_with_evaluation,
-    problem_with_fit,
-    problem_with_model,
-)
 
 from flwr.common import Code, GetParametersIns, NDArrays, Parameters, ReconnectIns, ndarrays_to_parameters
 from flwr.server import Server
@@ -107,26 +100,25 @@ class DeviceServer(Server):
             else:
                 timeout = f"{self.settings.wait_timeout:g} s (--wait_timeout)"
                 raise NoClients(f"no client gave an initial model for {timeout}")
-        return decode(parameters)
+        return validation.decode(parameters)
 
     def _ask_for_initial_model(self, client: ClientProxy) -> Parameters | None:
         instructions: Instructions = [(client, GetParametersIns({}))]
         answers = dispatch(self.clients, "get_parameters", instructions, 0, INITIAL_MODEL_TIMEOUT)
-        results, _ = _sort_out("initial model", answers, lambda result: problem_with_model(result.parameters))
+        results, _ = _sort_out("initial model", answers, lambda res: validation.problem_with_model(res.parameters))
         return results[0][1].parameters if results else None
 
     def _train(self, server_round: int) -> tuple[int, int]:
         """Have clients train and keep the new global model; return the numbers of results and failures."""
         model = self.checkpoint.model
         instructions = self.strategy.configure_fit(server_round, ndarrays_to_parameters(model), self.clients)
-        answers = self._dispatch("fit", instructions, server_round)
-        results, failures = _sort_out(
-            f"round {server_round}: fit", answers, lambda result: problem_with_fit(result, model)
+        results, failures = self._ask(
+            "fit", server_round, instructions, lambda res: validation.problem_with_fit(res, model)
         )
         parameters, _ = self.strategy.aggregate_fit(server_round, results, failures)
         if parameters is not None:
             new = Checkpoint(
-                model=[mean.astype(old.dtype, copy=False) for mean, old in zip(decode(parameters), model)],
+                model=[mean.astype(old.dtype, copy=False) for mean, old in zip(validation.decode(parameters), model)],
                 round=server_round,
                 committed=self.checkpoint.committed + 1,
                 results=len(results),
@@ -144,17 +136,20 @@ class DeviceServer(Server):
         parameters = ndarrays_to_parameters(self.checkpoint.model)
         central = self.strategy.evaluate(server_round, parameters)
         if central is not None:
-            self.report.add_central_evaluation(central[0], as_number(central[1].get("accuracy")))
+            self.report.add_central_evaluation(central[0], validation.as_number(central[1].get("accuracy")))
         instructions = self.strategy.configure_evaluate(server_round, parameters, self.clients)
-        answers = self._dispatch("evaluate", instructions, server_round)
-        results, failures = _sort_out(f"round {server_round}: evaluate", answers, problem_with_evaluation)
+        results, failures = self._ask("evaluate", server_round, instructions, validation.problem_with_evaluation)
         loss, metrics = self.strategy.aggregate_evaluate(server_round, results, failures)
         for client, result in results:
             self.report.add_evaluation(client, result)
-        self.report.end_round(num_fitted, fit_failures + len(failures), loss, as_number(metrics.get("accuracy")))
+        accuracy = validation.as_number(metrics.get("accuracy"))
+        self.report.end_round(num_fitted, fit_failures + len(failures), loss, accuracy)
 
-    def _dispatch(self, task: str, instructions: list[tuple[ClientProxy, Any]], server_round: int) -> list[Answer]:
-        return dispatch(self.clients, task, instructions, server_round, self.settings.round_timeout)
+    def _ask(
+        self, task: str, server_round: int, instructions: Any, problem_with: Callable[[Any], str | None]
+    ) -> tuple[Results, Failures]:
+        answers = dispatch(self.clients, task, instructions, server_round, self.settings.round_timeout)
+        return _sort_out(f"round {server_round}: {task}", answers, problem_with)
 
 
 def _sort_out(task: str, answers: list[Answer], problem_with: Callable[[Any], str | None]) -> tuple[Results, Failures]:

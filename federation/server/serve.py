@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 import traceback
 from typing import NoReturn
 
 from federation import MAX_MESSAGE_BYTES
-from federation.flags import split_address
+from federation.addresses import reachable_addresses, split_address
 from federation.keepalive import watch_connections
 from federation.server.flags import ServerSettings
 from federation.server.report import Report, draw_history
@@ -95,18 +94,3 @@ def _draw(server: DeviceServer) -> None:
         draw_history(server.report.folder)
     except OSError as error:
         print(f"server.py: cannot draw history.png: {error}", file=sys.stderr, flush=True)
-
-
-def reachable_addresses(server_address: str) -> list[str]:
-    """Return the addresses under which clients reach a server that listens on `server_address`."""
-    host, port = split_address(server_address)
-    if host not in ("0.0.0.0", "::"):
-        return [server_address]
-    addresses = [f"127.0.0.1:{port} (on this machine)"]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 1))  # sends nothing; only asks which of our addresses leads outside
-            addresses.insert(0, f"{probe.getsockname()[0]}:{port}")
-        except OSError:  # no network: clients on this machine only
-            pass
-    return addresses

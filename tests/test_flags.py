@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 
-from federation import arguments
+from federation.addresses import server_address, split_address
 
 import pytest
-from conftest import FRAMEWORKS, ROOT
+from conftest import FRAMEWORKS
+from processes import ROOT
 
 CLIENT_MISTAKES = {
     "--cid -1": "argument --cid: must be a whole number, at least 0, not '-1'",
@@ -29,7 +30,7 @@ CLIENT_MISTAKES = {
     "--cid 0 --server_address 0.0.0.0:8080": "argument --server_address: 0.0.0.0:8080 is an address to listen on",
     "--cid 0 --retry_for 0": "argument --retry_for: must be a number of seconds above 0, not '0'",
     "--cid 0 --token_file nowhere": "argument --token_file: cannot read nowhere: No such file or directory",
-    "--cid 0 --token_file README.md": "argument --token_file: README.md holds no token: one word of 16 characters",
+    "--cid 0 --token_file README.md": "argument --token_file: README.md is of no use: it holds no token: one word",
     "--cid 0 --root_certificate nowhere": "argument --root_certificate: cannot read nowhere: No such file",
     "--cid 0 --root_certificate README.md": "argument --root_certificate: README.md is of no use: it holds no certifi",
 }
@@ -50,9 +51,9 @@ SERVER_MISTAKES = {
     "--round_timeout -1": "argument --round_timeout: must be a number of seconds above 0, not '-1'",
     "--wait_timeout soon": "argument --wait_timeout: must be a number of seconds above 0, not 'soon'",
     "--wait_timeout inf": "argument --wait_timeout: must be a number of seconds above 0, not 'inf'",
-    "--certificates nowhere": "argument --certificates: nowhere is of no use: [Errno 2] No such file or directory",
+    "--certificates nowhere": "argument --certificates: cannot read nowhere/ca.crt: No such file or directory",
     "--token_file nowhere": "argument --token_file: cannot read nowhere",
-    "--resume nowhere": "argument --resume: [Errno 2] No such file or directory",
+    "--resume nowhere": "argument --resume: cannot read nowhere/model.npz: No such file or directory",
     "--resume tests --results_dir x": "argument --results_dir: not allowed with argument --resume",
 }
 CASES = [(f"client_{framework}.py", *mistake) for framework in FRAMEWORKS for mistake in CLIENT_MISTAKES.items()]
@@ -141,5 +142,5 @@ def test_a_results_folder_that_cannot_be_made(start, address, tmp_path):
     [("10.0.0.7:8080", ("10.0.0.7", 8080)), ("laptop.local:1", ("laptop.local", 1)), ("[fe80::1]:80", ("fe80::1", 80))],
 )
 def test_addresses(address, parts):
-    assert arguments.split_address(address) == parts
-    assert arguments.server_address(address) == address
+    assert split_address(address) == parts
+    assert server_address(address) == address
