@@ -13,7 +13,6 @@ evaluation of its own it needs to be told both:
 from __future__ import annotations
 
 import argparse
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Callable
@@ -21,6 +20,7 @@ from typing import Callable
 from federation.flags import ArgumentParser, dataset_name, fraction, whole_number
 from federation.partitions import load_test_split
 from federation.server.flags import parse_server
+from federation.server.rounds import CannotGoOn
 from federation.server.serve import serve
 from federation.server.strategy import DeviceFedAvg, weighted_average
 
@@ -92,7 +92,8 @@ def central_evaluation(framework: str | None, dataset: str, data_dir: Path) -> C
         try:
             client.set_parameters(model, parameters)
         except (ValueError, RuntimeError):
-            sys.exit(f"--evaluate_with {framework}: the clients do not train its model for {dataset}")
+            reason = f"--evaluate_with {framework}: the clients do not train its model for {dataset}"
+            raise CannotGoOn(reason) from None
         loss, accuracy = client.test(model, test_set)
         return loss, {"accuracy": accuracy}
 

@@ -755,6 +755,9 @@ def memory_and_threads(pid: int) -> tuple[float, int]:
 
 @pytest.mark.fault("flapping server")
 @pytest.mark.slow
+@pytest.mark.parametrize(  # the server here is not ours
+    "pythons", [(None, sys.executable), pytest.param((None, PY38_PYTORCH), marks=needs_py38_pytorch)]
+)
 def test_200_servers_that_come_and_go(start_device, address):
     client = start_device(0)
     seen = []

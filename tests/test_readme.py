@@ -92,7 +92,7 @@ def test_files_that_are_named(document):
     words += [word for block in blocks(document) if block.language == "bash" for word in block.text.split()]
     for word in (word.strip("\"'") for word in words):
         name = word.rstrip("/").replace("./", "", 1)
-        if re.fullmatch(r"[\w./@-]+\.(py|sh|md|txt|png|csv|npz|crt|service|gif)|\w+(/\w+)*/", word):
+        if re.fullmatch(r"[\w./@-]+\.(py|sh|md|txt|yml|png|csv|npz|crt|service|gif)|\w+(/\w+)*/", word):
             assert name in known or str(Path(document).parent / name) in known or MADE_LATER.fullmatch(name), word
 
 
@@ -102,6 +102,7 @@ def flags() -> dict[str, set[str]]:
     commands = {
         "server.py": [sys.executable, "server.py"],
         "client_pytorch.py": [sys.executable, "client_pytorch.py"],
+        "client_tf.py": [sys.executable, "client_tf.py"],
         "federation.partitions": [sys.executable, "-m", "federation.partitions"],
         **{name: [f"./{name}"] for name in ("run_demo.sh", "run_tests.sh", "build_jetson_flower_client.sh")},
     }
@@ -109,7 +110,7 @@ def flags() -> dict[str, set[str]]:
     for script, command in commands.items():
         output = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
         found[script] = {"--help", *re.findall(r"--[\w-]+", output.stdout)}
-    return {**found, "client_tf.py": found["client_pytorch.py"]}  # one parser for both
+    return found
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -134,7 +135,7 @@ def test_flags_that_are_named(document, flags):
 def test_the_readme_explains_every_flag(flags):
     rows = re.findall(r"^\| (`--.*?) \|", prose("README.md"), re.M)
     explained = set(re.findall(r"--\w+", " ".join(rows)))
-    assert flags["server.py"] | flags["client_pytorch.py"] <= explained | {"--help"}
+    assert flags["server.py"] | flags["client_pytorch.py"] | flags["client_tf.py"] <= explained | {"--help"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -145,7 +146,7 @@ def test_every_block_is_run_or_needs_hardware(document):
                 block
             )
         elif block.language in ("bash", "python"):
-            assert block.comment == "needs a Jetson", block  # only the README's blocks are run
+            assert re.fullmatch("needs a Jetson|run by .*", block.comment), block  # only the README's are run here
         else:
             assert block.language in ("", "diff") and not block.comment, block
         if block.comment.startswith("run by "):

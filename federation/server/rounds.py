@@ -30,8 +30,8 @@ Results = List[Tuple[ClientProxy, Any]]  # as Flower's strategies want them; Any
 Failures = List[Union[Tuple[ClientProxy, Any], BaseException]]
 
 
-class NoClients(Exception):
-    """Too few clients were there for too long."""
+class CannotGoOn(Exception):
+    """The run cannot go on; the message says why."""
 
 
 class DeviceServer(Server):
@@ -52,7 +52,7 @@ class DeviceServer(Server):
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
         """Run the rounds. Flower calls this once clients can connect.
 
-        Raises NoClients, OSError if the results cannot be written, KeyboardInterrupt at Ctrl-C and SIGTERM.
+        Raises CannotGoOn, OSError if the results cannot be written, KeyboardInterrupt at Ctrl-C and SIGTERM.
         """
         for number in STOP_SIGNALS:  # here, because start_server has just set handlers that exit with code 0
             signal.signal(number, signal.default_int_handler)
@@ -82,7 +82,7 @@ class DeviceServer(Server):
         if missing > 0:
             print(f"round {server_round} waits for {wanted} clients: {missing} missing", flush=True)
             if not self.clients.wait_for(wanted, timeout):
-                raise NoClients(f"there were no {wanted} clients for {timeout:g} s (--wait_timeout)")
+                raise CannotGoOn(f"there were no {wanted} clients for {timeout:g} s (--wait_timeout)")
 
     def _initial_model(self) -> NDArrays:
         """Return the strategy's initial model, or else that of the client with the lowest --cid that can give one."""
@@ -99,7 +99,7 @@ class DeviceServer(Server):
                 time.sleep(0.5)
             else:
                 timeout = f"{self.settings.wait_timeout:g} s (--wait_timeout)"
-                raise NoClients(f"no client gave an initial model for {timeout}")
+                raise CannotGoOn(f"no client gave an initial model for {timeout}")
         return validation.decode(parameters)
 
     def _ask_for_initial_model(self, client: ClientProxy) -> Parameters | None:

@@ -14,7 +14,7 @@ from federation.addresses import reachable_addresses, split_address
 from federation.keepalive import watch_connections
 from federation.server.flags import ServerSettings
 from federation.server.report import Report, draw_history
-from federation.server.rounds import STOP_SIGNALS, DeviceServer, NoClients
+from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.tls import warn_if_readable
 
 from flwr.server import ServerConfig, start_server
@@ -56,7 +56,7 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
         )
     except KeyboardInterrupt:
         print("server.py: stopped", file=sys.stderr, flush=True)
-    except (NoClients, OSError, SystemExit) as error:
+    except (CannotGoOn, OSError, SystemExit) as error:
         print(f"server.py: {error}", file=sys.stderr, flush=True)
     except Exception:
         traceback.print_exc()
