@@ -93,7 +93,8 @@ def pytest_terminal_summary(terminalreporter):
     seconds: dict[str, float] = {}
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, []):
-            for fault in [value for name, value in report.user_properties if name == "fault"]:
+            properties = getattr(report, "user_properties", [])  # a file that cannot be imported has none
+            for fault in [value for name, value in properties if name == "fault"]:
                 counts = outcomes.setdefault(fault, {})
                 counts[outcome] = counts.get(outcome, 0) + 1
                 seconds[fault] = seconds.get(fault, 0) + report.duration

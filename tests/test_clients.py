@@ -92,6 +92,22 @@ def test_a_client_comes_back_when_its_server_does_and_ends_at_ctrl_c(start, addr
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_server_that_is_plain_flower_and_sends_no_config(start, address, mnist, framework):
+    code = (
+        "import sys, federation; from flwr.server import ServerConfig, start_server, strategy\n"
+        "strategy = strategy.FedAvg(min_fit_clients=1, min_evaluate_clients=1, min_available_clients=1)\n"
+        "start_server(server_address=sys.argv[1], strategy=strategy, config=ServerConfig(num_rounds=2))"
+    )
+    server = start("-c", code, address)
+    arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist, "--server_address", address)
+    client = start(f"client_{framework}.py", "--cid", 0, *arguments)
+    assert client.exit_code() == 0, client.output
+    assert server.exit_code() == 0, server.output
+    assert client.output.count("fit on ") == 2 and client.output.count("evaluate on ") == 2
+    assert "Traceback" not in client.output
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_no_client_without_data(start, tmp_path, framework):
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9"}
     client = start(f"client_{framework}.py", "--cid", 0, "--data_dir", tmp_path / "empty", env=hub)
