@@ -1,13 +1,13 @@
-"""Federated learning client in TensorFlow, for a Raspberry Pi, a Jetson or a laptop: trains on its part of the images.
+"""Federated learning client in TensorFlow, for a Raspberry Pi, a Jetson or a laptop: trains on its own images.
 
 Start one on each device, with a number of its own and the address that the server printed:
 
-    python3 client_tf.py --cid=0 --server_address=192.168.1.10:8080
-    python3 client_tf.py --cid=1 --server_address=192.168.1.10:8080
+    python client_tf.py --cid=0 --server_address=192.168.1.10:8080
+    python client_tf.py --cid=1 --server_address=192.168.1.10:8080
 
 CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards take MNIST and a small CNN instead:
 
-    python3 client_tf.py --cid=0 --server_address=192.168.1.10:8080 --mnist
+    python client_tf.py --cid=0 --server_address=192.168.1.10:8080 --mnist
 """
 
 from __future__ import annotations

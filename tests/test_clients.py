@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import signal
 
 import numpy as np
 import pytest
 from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, needs_py38_pytorch, needs_py38_tf
-from processes import PROMPTLY, ROOT, federate
+from processes import PROMPTLY, federate
 
 THREE_ROUNDS = "--rounds", 3, "--sample_fraction", 1.0
 
@@ -172,35 +171,3 @@ def test_torchvision_that_wants_more_gets_it(start, tmp_path):
     process = start("-c", code)
     assert process.exit_code() == 0, process.output
     assert "defaultdict" in process.output
-
-
-def outline(script: str) -> list[str]:
-    """The names that a script defines, classes with their methods, in order."""
-    names = []
-    for node in ast.parse((ROOT / script).read_text()).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.append(node.name)
-            names += [f"{node.name}.{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)]
-    return names
-
-
-def test_both_clients_have_the_same_rooms_in_the_same_order():
-    common = set(outline("client_pytorch.py")) & set(outline("client_tf.py"))
-    rooms = [name for name in outline("client_tf.py") if name in common]
-    assert rooms == [name for name in outline("client_pytorch.py") if name in common]
-    assert rooms == [
-        "small_cnn", "mobilenet", "build_model", "augment", "train", "test", "get_parameters", "set_parameters",
-        "FlowerClient", "FlowerClient.__init__", "FlowerClient.get_parameters", "FlowerClient.fit",
-        "FlowerClient.evaluate", "main",
-    ]  # fmt: skip
-
-
-def source_of(script: str, name: str) -> str:
-    text = (ROOT / script).read_text()
-    node = next(node for node in ast.parse(text).body if getattr(node, "name", None) == name)
-    return ast.get_source_segment(text, node)
-
-
-@pytest.mark.parametrize("name", ["one_cycle", "FlowerClient"])
-def test_what_both_scripts_have_in_common(name):
-    assert source_of("client_pytorch.py", name) == source_of("client_tf.py", name)

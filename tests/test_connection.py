@@ -5,14 +5,12 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import shutil
-import socket
 import stat
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from federation import keepalive, tls
+from federation import tls
 
 import grpc
 import pytest
@@ -59,25 +57,6 @@ def test_a_model_that_is_larger_than_a_message(start, address):
     assert client.exit_code() == 1
     assert "the model is larger than a message can be, 512 MB" in client.output and "Traceback" not in client.output
     server.stop(0).wait()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other options")
-def test_connections_are_watched():
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
-        port = server.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as accepted:
-            with socket.create_connection(other.getsockname()) as stranger:
-                keepalive.watch_connections(port)
-                deadline = time.monotonic() + 10
-                while not client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
-                for end in (client, accepted):
-                    assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == keepalive.IDLE
-                    assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == keepalive.LOST * 1000
-                assert not stranger.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            client.sendall(b"still usable")
-            assert accepted.recv(100) == b"still usable"
 
 
 def make_certificates(folder, *words):

@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 
-from federation.addresses import server_address, split_address
-
 import pytest
 from conftest import FRAMEWORKS
 from processes import ROOT
@@ -135,12 +133,3 @@ def test_a_results_folder_that_cannot_be_made(start, address, tmp_path):
     assert process.exit_code() == 1
     assert "server.py: cannot write results" in process.output
     assert process.output.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("address", "parts"),
-    [("10.0.0.7:8080", ("10.0.0.7", 8080)), ("laptop.local:1", ("laptop.local", 1)), ("[fe80::1]:80", ("fe80::1", 80))],
-)
-def test_addresses(address, parts):
-    assert split_address(address) == parts
-    assert server_address(address) == address

@@ -96,6 +96,17 @@ def test_files_that_are_named(document):
             assert name in known or str(Path(document).parent / name) in known or MADE_LATER.fullmatch(name), word
 
 
+def test_the_map_has_every_file_and_the_walks_name_functions():
+    text = prose("CONTRIBUTING.md")
+    rows = " ".join(re.findall(r"^\|.*$", text, re.M))
+    for path in (ROOT / "federation").rglob("*.py"):
+        assert path.name == "__init__.py" or f"`{path.name}`" in rows, path
+    walks = re.findall(r"`(\w+)`\s+in\s+`(federation/[\w/]+\.py)`", text)
+    assert len(walks) >= 12
+    for function, name in walks:
+        assert re.search(rf"^ *def {function}\(", (ROOT / name).read_text(), re.M), (function, name)
+
+
 @pytest.fixture(scope="module")
 def flags() -> dict[str, set[str]]:
     """The flags of each script, from its --help."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 
-from federation.addresses import reachable_addresses
 from federation.server.report import read_table
-from federation.server.strategy import weighted_average
 
 import numpy as np
 import pytest
@@ -87,12 +84,6 @@ def test_clients_that_leave_a_metric_out_do_not_count_in_its_average(start_serve
     assert f"loss 1.3333, accuracy {(0.0 * 1 + 0.2 * 3) / 4:.4f}" in server.output
 
 
-def test_weighted_average():
-    assert weighted_average([]) == {}
-    assert weighted_average([(1, {"a": 1.0}), (3, {"a": 2.0, "b": 5})]) == {"a": 1.75, "b": 5.0}
-    assert weighted_average([(1, {"a": math.nan, "b": "x", "c": True}), (0, {"d": 1.0})]) == {}
-
-
 def test_a_round_without_results_is_no_success(start_server, start, address, tmp_path):
     server = start_server("--rounds", 2, "--min_num_clients", 1)
     start(DUMMY, address, "--fail_in_round", 1)
@@ -122,9 +113,3 @@ def test_an_error_ends_the_server_and_not_with_0(start, address, tmp_path):
     start(DUMMY, address)
     assert server.exit_code(PROMPTLY) == 1
     assert "ZeroDivisionError" in server.output and "0 of 3 rounds done" in server.output
-
-
-def test_addresses_for_clients():
-    assert reachable_addresses("127.0.0.1:80") == ["127.0.0.1:80"]
-    assert reachable_addresses("0.0.0.0:80")[-1] == "127.0.0.1:80 (on this machine)"
-    assert reachable_addresses("[::]:80")[-1] == "127.0.0.1:80 (on this machine)"
