@@ -1,4 +1,4 @@
-"""The clients: learning, both data sets, both frameworks, old package sets, what a reader relies on."""
+"""The clients: learning, both data sets, both frameworks, old package sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client's connection, where it is not a fault of the network: giving up, limits, certificates, keepalive."""
+"""The client's connection, where it is not a fault of the network: giving up, limits, certificates."""
 
 from __future__ import annotations
 

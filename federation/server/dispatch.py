@@ -27,24 +27,12 @@ class Answer:
     reason: str = ""
 
 
-def dispatch(
-    clients: DeviceClientManager,
-    task: str,
-    instructions: Instructions,
-    server_round: int,
-    timeout: float,
-    patience: float = PATIENCE,
-) -> list[Answer]:
-    """Call `task`, a method of ClientProxy such as "fit", of each client with its instruction; return the answers.
+class Dispatch:
+    """Calls `task`, a method of ClientProxy such as "fit", of many clients for at most `timeout` seconds.
 
-    Waits `timeout` seconds at the most, in which sending the model is included: Flower's own timeouts begin later. A
-    client that loses its connection and comes back is asked again, as long as others are at work and `patience`
-    seconds more. The answers are sorted by the clients' --cid.
+    In these is the time to send the model: Flower's own timeouts begin later.
     """
-    return _Dispatch(clients, task, server_round, timeout).run(instructions, patience)
 
-
-class _Dispatch:
     def __init__(self, clients: DeviceClientManager, task: str, server_round: int, timeout: float) -> None:
         self.clients = clients
         self.task = task
@@ -56,7 +44,12 @@ class _Dispatch:
         self.lost_at = 0.0  # when the last one was lost
         self.arrivals: queue.SimpleQueue[Answer] = queue.SimpleQueue()
 
-    def run(self, instructions: Instructions, patience: float) -> list[Answer]:
+    def run(self, instructions: Instructions, patience: float = PATIENCE) -> list[Answer]:
+        """Ask each client with its instruction; return the answers, sorted by the clients' --cid.
+
+        A client that loses its connection and comes back is asked again, as long as others are at work and `patience`
+        seconds more.
+        """
         answers: list[Answer] = []
         for client, instruction in instructions:
             self._send(client, instruction)

@@ -11,7 +11,7 @@ from federation.handshake import printable
 from federation.server import checkpoint, validation
 from federation.server.checkpoint import Checkpoint
 from federation.server.client_manager import DeviceClientManager, connection_of, key_of, name_of
-from federation.server.dispatch import Answer, Instructions, dispatch
+from federation.server.dispatch import Answer, Dispatch, Instructions
 from federation.server.flags import ServerSettings
 from federation.server.report import Report
 
@@ -74,7 +74,7 @@ class DeviceServer(Server):
         """Tell the clients that the run is over. Flower calls this after `fit`."""
         self.clients.run_is_over = True
         goodbyes: Instructions = [(client, ReconnectIns(seconds=None)) for client in self.clients.all().values()]
-        dispatch(self.clients, "reconnect", goodbyes, 0, GOODBYE_TIMEOUT, patience=0)
+        Dispatch(self.clients, "reconnect", 0, GOODBYE_TIMEOUT).run(goodbyes, patience=0)
 
     def _wait_for_clients(self, server_round: int) -> None:
         wanted, timeout = self.settings.min_num_clients, self.settings.wait_timeout
@@ -104,7 +104,7 @@ class DeviceServer(Server):
 
     def _ask_for_initial_model(self, client: ClientProxy) -> Parameters | None:
         instructions: Instructions = [(client, GetParametersIns({}))]
-        answers = dispatch(self.clients, "get_parameters", instructions, 0, INITIAL_MODEL_TIMEOUT)
+        answers = Dispatch(self.clients, "get_parameters", 0, INITIAL_MODEL_TIMEOUT).run(instructions)
         results, _ = _sort_out("initial model", answers, lambda res: validation.problem_with_model(res.parameters))
         return results[0][1].parameters if results else None
 
@@ -148,7 +148,7 @@ class DeviceServer(Server):
     def _ask(
         self, task: str, server_round: int, instructions: Any, problem_with: Callable[[Any], str | None]
     ) -> tuple[Results, Failures]:
-        answers = dispatch(self.clients, task, instructions, server_round, self.settings.round_timeout)
+        answers = Dispatch(self.clients, task, server_round, self.settings.round_timeout).run(instructions)
         return _sort_out(f"round {server_round}: {task}", answers, problem_with)
 
 

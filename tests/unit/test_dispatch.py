@@ -1,0 +1,218 @@
+"""Asking many clients at the same time: order, deadline, connections that break, clients that come back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from importlib import import_module
+
+from federation.server.client_manager import DeviceClientManager, identity_of
+from federation.server.dispatch import Dispatch
+
+import pytest
+from fakes import MODEL, FakeClient, arrive, fit_result, identity, learner, wait_until
+
+NEVER = 30.0  # seconds; a test that waits for that has failed
+FIT = "the instruction of a fit"
+
+
+@pytest.fixture
+def clients(monkeypatch) -> DeviceClientManager:
+    monkeypatch.setattr(import_module("federation.server.dispatch"), "PAUSE", 0.01)
+    return DeviceClientManager(token=None, member=None)
+
+
+@pytest.fixture
+def release():
+    """An event for which clients that hang wait; the end of the test sets it."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def fit(clients, crowd, timeout=NEVER, patience=NEVER, server_round=3):
+    """Have the clients fit; return (connection, reason) of each answer, and the seconds it took."""
+    started = time.monotonic()
+    answers = Dispatch(clients, "fit", server_round, timeout).run([(client, FIT) for client in crowd], patience)
+    for answer in answers:
+        assert (answer.result is None) == bool(answer.reason)
+    return [(answer.client.cid, answer.reason) for answer in answers], time.monotonic() - started
+
+
+def test_nobody_to_ask(clients):
+    assert fit(clients, [])[0] == []
+
+
+def test_answers_are_sorted_by_cid_whoever_is_first(clients):
+    finished = []
+
+    def after(*earlier):
+        def fit(ins):
+            wait_until(lambda: set(earlier) <= set(finished))  # all are asked at the same time
+            return fit_result(MODEL)
+
+        return fit
+
+    crowd = [
+        learner(10, fit=after()),
+        FakeClient("plain", fit=after("connection of 10")),
+        learner(9, fit=after("connection of 10", "plain")),
+        learner(2, fit=after("connection of 10", "plain", "connection of 9")),
+    ]
+    for client in crowd:
+        work = client.tasks["fit"]
+        client.tasks["fit"] = lambda ins, work=work, name=client.cid: (work(ins), finished.append(name))[0]
+    arrive(clients, *crowd)
+    answers, _ = fit(clients, crowd)
+    assert answers == [("connection of 2", ""), ("connection of 9", ""), ("connection of 10", ""), ("plain", "")]
+    assert finished == ["connection of 10", "plain", "connection of 9", "connection of 2"]
+
+
+def test_what_a_client_is_asked_and_answers(clients):
+    arrive(clients, client := learner(4))
+    (answer,) = Dispatch(clients, "evaluate", 7, 12.5).run([(client, "an instruction")])
+    assert client.calls == [("evaluate", "an instruction", 12.5, 7)]
+    assert (answer.client, answer.result.loss, answer.reason) == (client, 4.0, "")
+
+
+def test_a_client_is_at_work_until_it_answers(clients):
+    seen = []
+    client = learner(4, fit=lambda ins: (seen.append(clients.all()), fit_result(MODEL))[1])
+    arrive(clients, client)
+    fit(clients, [client])
+    assert seen == [{}]
+    assert list(clients.all()) == ["connection of 4"]
+
+
+def test_a_deadline(clients, release):
+    slow = learner(1, fit=lambda ins: (release.wait(NEVER), fit_result(MODEL))[1])
+    crowd = [slow, learner(0), FakeClient("plain", fit=slow.tasks["fit"])]
+    arrive(clients, *crowd)
+    answers, seconds = fit(clients, crowd, timeout=0.15)
+    assert answers == [
+        ("connection of 0", ""),
+        ("connection of 1", "no answer in time"),
+        ("plain", "no answer in time"),
+    ]
+    assert 0.05 <= seconds < 5
+    assert list(clients.all()) == ["connection of 0"]  # the others are still at it
+    release.set()
+    wait_until(lambda: len(clients.all()) == 3)
+
+
+def test_a_plain_flower_client_whose_connection_ends_is_not_waited_for(clients):
+    def fail(ins):
+        raise ConnectionResetError
+
+    crowd = [FakeClient("plain", fit=fail), learner(0)]
+    arrive(clients, *crowd)
+    answers, seconds = fit(clients, crowd)
+    assert answers == [("connection of 0", ""), ("plain", "its connection ended (ConnectionResetError)")]
+    assert seconds < 5
+    assert "plain" not in clients.all()  # Flower may be about to unregister it
+
+
+@pytest.mark.parametrize("others", [[], [learner(1)]])
+def test_a_client_that_is_lost_and_does_not_come_back(clients, others):
+    lost = learner(0, fit=lambda ins: 1 / 0)
+    arrive(clients, lost, *others)
+    answers, seconds = fit(clients, [lost, *others], patience=0.05)
+    assert answers[0] == ("connection of 0", "its connection ended (ZeroDivisionError)")
+    assert len(answers) == 1 + len(others)
+    assert 0.05 <= seconds < 5
+
+
+def test_the_deadline_holds_for_those_who_may_come_back_too(clients):
+    arrive(clients, lost := learner(0, fit=lambda ins: 1 / 0))
+    answers, seconds = fit(clients, [lost], timeout=0.1)
+    assert answers == [("connection of 0", "its connection ended (ZeroDivisionError)")]
+    assert 0.05 <= seconds < 5
+
+
+def test_a_client_that_comes_back_is_asked_again(clients):
+    new = learner(0, "new")
+
+    def fail(ins):
+        threading.Timer(0.02, arrive, [clients, new]).start()
+        raise ConnectionResetError
+
+    arrive(clients, old := learner(0, "old", fit=fail), other := learner(1))
+    answers, seconds = fit(clients, [old, other])
+    assert answers == [("new", ""), ("connection of 1", "")]
+    assert new.calls == old.calls == [("fit", FIT, NEVER, 3)]
+    assert seconds < 5
+
+
+def test_a_client_that_comes_back_is_waited_for_as_long_as_others_are_at_work(clients):
+    new, asked_again = learner(0, "new"), threading.Event()
+
+    def fit_again(ins):
+        asked_again.set()
+        return fit_result(MODEL)
+
+    new.tasks["fit"] = fit_again
+
+    def fail(ins):
+        threading.Timer(0.05, arrive, [clients, new]).start()
+        raise ConnectionResetError
+
+    old = learner(0, "old", fit=fail)
+    other = learner(1, fit=lambda ins: asked_again.wait(NEVER) and fit_result(MODEL))
+    arrive(clients, old, other)
+    answers, seconds = fit(clients, [old, other], patience=0.01)
+    assert answers == [("new", ""), ("connection of 1", "")] and seconds < 5
+
+
+def test_a_client_can_be_lost_twice(clients):
+    third = learner(0, "third")
+    second = learner(0, "second", fit=lambda ins: (arrive(clients, third), 1 / 0))
+    first = learner(0, "first", fit=lambda ins: (arrive(clients, second), 1 / 0))
+    arrive(clients, first)
+    answers, seconds = fit(clients, [first])
+    assert answers == [("third", "")] and seconds < 5
+
+
+def test_a_client_on_a_newer_connection_is_asked_although_nobody_knows_that_the_old_one_is_dead(clients, release):
+    old = learner(0, "old", fit=lambda ins: (release.wait(NEVER), fit_result(MODEL))[1])
+    new = learner(0, "new")
+    arrive(clients, old)
+    threading.Timer(0.02, arrive, [clients, new]).start()
+    answers, seconds = fit(clients, [old])
+    assert answers == [("new", "")] and seconds < 5
+
+
+@pytest.mark.parametrize("late", ["result", "error"])
+def test_a_client_that_was_asked_twice_counts_once(clients, release, late):
+    told = threading.Event()
+
+    def old_fit(ins):
+        release.wait(NEVER)
+        told.set()
+        return fit_result(MODEL) if late == "result" else 1 / 0
+
+    def new_fit(ins):
+        release.set()  # now the old connection answers after all
+        told.wait(NEVER)
+        time.sleep(0.03)
+        return fit_result(MODEL)
+
+    old, new = learner(0, "old", fit=old_fit), learner(0, "new", fit=new_fit)
+    arrive(clients, old)
+    threading.Timer(0.02, arrive, [clients, new]).start()
+    answers, seconds = fit(clients, [old])
+    assert answers == [("new", "")] and seconds < 5
+
+
+def test_another_instance_with_the_same_cid_is_another_client(clients):
+    rival = learner(0, "rival")
+    rival.identity = identity(0, instance="another start of 0")
+
+    def fail(ins):
+        clients.unregister(old)
+        arrive(clients, rival)
+        raise ConnectionResetError
+
+    arrive(clients, old := learner(0, "old", fit=fail))
+    answers, _ = fit(clients, [old], patience=0.05)
+    assert answers == [("old", "its connection ended (ConnectionResetError)")]
+    assert rival.calls == [] and identity_of(rival).instance == "another start of 0"

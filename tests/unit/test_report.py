@@ -1,0 +1,204 @@
+"""The report: tables of a new and of a resumed run, a row for each client, the line of a round, the picture."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+
+from federation.server.checkpoint import Checkpoint
+from federation.server.report import TABLES, Report, draw_history, read_table
+
+import pytest
+from fakes import MODEL, FakeClient, evaluation, fit_result, identity
+
+HEADERS = {name: ",".join(columns) + "\r\n" for name, columns in TABLES.items()}
+
+
+def member(cid: int, connection: str = "") -> FakeClient:
+    """A client that the client manager has admitted."""
+    client = FakeClient(connection or f"connection of {cid}", identity(cid))
+    client.properties = asdict(client.identity)
+    return client
+
+
+def write_tables(folder, rounds: str, clients: str = "") -> None:
+    (folder / "rounds.csv").write_text(HEADERS["rounds.csv"] + rounds, newline="")
+    (folder / "clients.csv").write_text(HEADERS["clients.csv"] + clients, newline="")
+
+
+def add_round(report: Report, server_round: int, *clients: FakeClient) -> None:
+    report.start_round(server_round)
+    for client in clients:
+        report.add_fit(client, fit_result(MODEL, 20, train_loss=0.5, seconds=1.5))
+        report.add_evaluation(client, evaluation(0.75, 5, accuracy=0.9, seconds=0.1))
+    report.end_round(len(clients), 0, 0.75, 0.9)
+
+
+def test_a_new_run_makes_its_tables(tmp_path):
+    folder = tmp_path / "results" / "today"
+    report = Report(folder)
+    assert report.folder == folder
+    assert {path.name for path in folder.iterdir()} == set(TABLES)
+    for name, header in HEADERS.items():
+        assert (folder / name).read_bytes() == header.encode()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_results_of_another_run_are_not_touched(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError):
+        Report(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_round_is_told(tmp_path, capsys):
+    report = Report(tmp_path)
+    report.start_round(4)
+    report.add_central_evaluation(0.25, 0.95)
+    report.add_fit(member(1), fit_result(MODEL, 20, train_loss=0.5, seconds=1.5, temperature_c=61.5))
+    report.add_fit(member(0), fit_result(MODEL, 10, secret=1.0, note="text is left out", peak_memory_mb=200))
+    report.add_evaluation(member(1), evaluation(0.75, 5, accuracy=0.9, seconds=0.1))
+    assert read_table(tmp_path / "rounds.csv") == []  # it is added as a whole
+    report.end_round(2, 1, 0.75, None)
+    line = capsys.readouterr().out
+    expected = (
+        "round 4: 2 results and 1 failures, loss 0.7500, central loss 0.2500, central accuracy 0.9500, SECONDS s\n"
+    )
+    assert re.sub(r"\d+\.\d s", "SECONDS s", line) == expected
+    (row,) = read_table(tmp_path / "rounds.csv")
+    assert 0 <= float(row.pop("seconds")) < 5
+    assert row == {
+        "round": "4", "clients": "2", "failures": "1", "loss": "0.75", "accuracy": "", "central_loss": "0.25",
+        "central_accuracy": "0.95",
+    }  # fmt: skip
+    assert [tuple(row.values()) for row in read_table(tmp_path / "clients.csv")] == [
+        ("4", "1", "pi1", "20", "0.75", "0.9", "1.5", "0.5", "", "61.5"),  # seconds: of the fit
+        ("4", "0", "pi0", "10", "", "", "", "", "200", ""),
+    ]
+
+
+def test_no_figures_that_nobody_reported(tmp_path, capsys):
+    report = Report(tmp_path)
+    report.start_round(1)
+    report.end_round(0, 3, None, None)
+    assert re.fullmatch(r"round 1: 0 results and 3 failures, \d\.\d s\n", capsys.readouterr().out)
+    assert read_table(tmp_path / "rounds.csv")[0]["loss"] == ""
+    assert read_table(tmp_path / "clients.csv") == []
+
+
+def test_rounds_are_added_to_those_before(tmp_path):
+    report = Report(tmp_path)
+    for server_round in (1, 2):
+        add_round(report, server_round, member(0), member(1))
+    assert [row["round"] for row in read_table(tmp_path / "rounds.csv")] == ["1", "2"]
+    assert [(row["round"], row["cid"]) for row in read_table(tmp_path / "clients.csv")] == [
+        ("1", "0"), ("1", "1"), ("2", "0"), ("2", "1"),
+    ]  # fmt: skip
+
+
+def test_a_client_on_a_new_connection_has_one_row(tmp_path):
+    report = Report(tmp_path)
+    report.start_round(1)
+    report.add_fit(member(3, "first"), fit_result(MODEL, 20, seconds=1.5))
+    report.add_evaluation(member(3, "second"), evaluation(0.75, 5, seconds=0.1))
+    report.end_round(1, 0, 0.75, None)
+    (row,) = read_table(tmp_path / "clients.csv")
+    assert (row["cid"], row["examples"], row["loss"], row["seconds"]) == ("3", "20", "0.75", "1.5")
+
+
+def test_a_client_that_only_evaluated_has_no_seconds(tmp_path):
+    report = Report(tmp_path)
+    report.start_round(1)
+    report.add_evaluation(member(3), evaluation(0.75, 5, seconds=0.1))
+    report.end_round(0, 0, 0.75, None)
+    (row,) = read_table(tmp_path / "clients.csv")
+    assert (row["loss"], row["seconds"], row["examples"]) == ("0.75", "", "")
+
+
+def test_plain_flower_clients_have_a_row_each(tmp_path):
+    report = Report(tmp_path)
+    add_round(report, 1, FakeClient("one"), FakeClient("another"))
+    rows = read_table(tmp_path / "clients.csv")
+    assert [(row["cid"], row["device"], row["examples"]) for row in rows] == [("", "", "20")] * 2
+
+
+def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path):
+    rounds, clients = "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,0.75,0.9,1.5,,,\r\n"
+    late = "2,2,0,0.5,,,,1.5\r\n", "2,0,pi0,20,0.75,0.9,1.5,,,\r\n"
+    write_tables(tmp_path, rounds + late[0], clients + late[1])
+    report = Report(tmp_path, Checkpoint(MODEL, round=1, results=2))
+    assert (tmp_path / "rounds.csv").read_bytes() == (HEADERS["rounds.csv"] + rounds).encode()
+    assert (tmp_path / "clients.csv").read_bytes() == (HEADERS["clients.csv"] + clients).encode()
+    add_round(report, 2, member(0))
+    assert [row["round"] for row in read_table(tmp_path / "rounds.csv")] == ["1", "2"]
+
+
+@pytest.mark.parametrize("half", ["2,2,0", "2", "2,2,0,0.5,,,,1.5,and more\r\n", "x,,,,,,,\r\n", '2,"2,0'])
+def test_what_is_not_a_whole_row_goes(tmp_path, half):
+    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n" + half)
+    Report(tmp_path, Checkpoint(MODEL, round=2, results=1, failures=1))
+    assert [(row["round"], row["loss"]) for row in read_table(tmp_path / "rounds.csv")] == [("1", "0.5"), ("2", "")]
+
+
+def test_a_round_without_its_row_gets_one(tmp_path):
+    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n")
+    Report(tmp_path, Checkpoint(MODEL, round=2, results=5, failures=3))
+    rows = read_table(tmp_path / "rounds.csv")
+    assert [(row["round"], row["clients"], row["failures"], row["seconds"]) for row in rows] == [
+        ("1", "2", "0", "1.5"),
+        ("2", "5", "3", ""),
+    ]
+
+
+def test_no_row_is_made_up_for_a_run_without_a_checkpoint(tmp_path):
+    write_tables(tmp_path, "1,0,2,,,,,1.5\r\n")
+    Report(tmp_path, Checkpoint())
+    assert read_table(tmp_path / "rounds.csv") == []
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_is_missing_is_made(tmp_path, name):
+    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,0.75,0.9,1.5,,,\r\n")
+    (tmp_path / name).unlink()
+    Report(tmp_path, Checkpoint(MODEL, round=1, results=2, failures=0))
+    assert (tmp_path / name).read_text().startswith(HEADERS[name].strip())
+    assert [row["round"] for row in read_table(tmp_path / "rounds.csv")] == ["1"]
+
+
+def test_a_table_that_cannot_be_written_is_an_oserror(tmp_path):
+    report = Report(tmp_path)
+    (tmp_path / "clients.csv").unlink()
+    (tmp_path / "clients.csv").mkdir()
+    with pytest.raises(OSError):
+        add_round(report, 1, member(0))
+
+
+def test_the_picture(tmp_path, monkeypatch):
+    from federation.server import report
+
+    drawn = []
+    draw_curve = report._draw_curve
+
+    def watched(axis, rows, column, label):
+        draw_curve(axis, rows, column, label)
+        drawn.append((label, [tuple(line.get_xydata()[-1]) for line in axis.get_lines()][-1:]))
+
+    monkeypatch.setattr(report, "_draw_curve", watched)
+    write_tables(tmp_path, "1,0,2,,,,,1.5\r\n")  # neither clients nor figures: every axis is empty
+    draw_history(tmp_path)
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert [points for _, points in drawn] == [[]] * 4
+    del drawn[:]
+    rounds = "1,2,0,,0.5,nan,x,1.5\r\n2,2,0,0.25,0.75,,,1.5\r\n"
+    clients = "1,,,20,,,9,,,\r\n1,10,pi,20,,,3,,,\r\n2,10,pi,20,,,,,,\r\n1,9,pi,20,,,4,,,\r\n"
+    write_tables(tmp_path, rounds, clients)
+    draw_history(tmp_path)
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert drawn == [
+        ("clients' validation images", [(2, 0.25)]),
+        ("test images, on the server", [(2, 0.25)]),  # no curve of its own: NaN
+        ("clients' validation images", [(2, 0.75)]),
+        ("test images, on the server", [(2, 0.75)]),
+        ("client 9", [(1, 4)]),
+        ("client 10", [(1, 3)]),
+    ]

@@ -1,0 +1,240 @@
+"""The rounds, without a network: what becomes the model, what is kept, what does not count, when a run cannot go on."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+import types
+from pathlib import Path
+
+from federation.server import checkpoint, rounds
+from federation.server.checkpoint import Checkpoint
+from federation.server.flags import ServerSettings
+from federation.server.report import Report, read_table
+from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
+from federation.server.strategy import DeviceFedAvg, weighted_average
+
+import numpy as np
+import pytest
+from fakes import MODEL, FakeClient, arrive, encoded, evaluation, fit_result, identity, learner
+from flwr.common import Code, FitRes, GetParametersRes, Status
+
+NO = Status(Code.FIT_NOT_IMPLEMENTED, "RuntimeError: the disk is on\nfire")
+
+
+class Watched(DeviceFedAvg):
+    """Keeps what it is given."""
+
+    def __init__(self, **arguments) -> None:
+        super().__init__(
+            min_fit_clients=1,
+            min_evaluate_clients=1,
+            min_available_clients=1,
+            on_fit_config_fn=lambda server_round: {"server_round": server_round},
+            evaluate_metrics_aggregation_fn=weighted_average,
+            **arguments,
+        )
+        self.given: list[tuple[list[str], list]] = []
+
+    def aggregate_fit(self, server_round, results, failures):
+        self.given.append(([client.cid for client, _ in results], failures))
+        return super().aggregate_fit(server_round, results, failures)
+
+
+@pytest.fixture
+def make_server(tmp_path):
+    """Return a function that makes a server whose results go to `tmp_path`."""
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+    def make_server(*clients, strategy=None, num_rounds=1, min_num_clients=None, wait_timeout=10.0, resumed=None):
+        minimum = len(clients) if min_num_clients is None else min_num_clients
+        settings = ServerSettings(
+            num_rounds, minimum, "127.0.0.1:8080", 10.0, wait_timeout, tmp_path, resumed, None, None
+        )
+        server = DeviceServer(strategy or Watched(), settings, Report(tmp_path, resumed))
+        arrive(server.clients, *clients)
+        return server
+
+    yield make_server
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def run(server: DeviceServer) -> DeviceServer:
+    server.fit(server.settings.num_rounds, None)
+    return server
+
+
+def rows(folder: Path) -> list[tuple[str, ...]]:
+    columns = "round", "clients", "failures"
+    return [tuple(row[column] for column in columns) for row in read_table(folder / "rounds.csv")]
+
+
+def mean(server: DeviceServer) -> float:
+    """How far the model is from MODEL, on average over its numbers."""
+    return float(np.mean([np.mean(array - original) for array, original in zip(server.checkpoint.model, MODEL)]))
+
+
+def test_two_rounds(make_server, tmp_path, capsys):
+    strategy = Watched()
+    clients = [learner(10), learner(9), learner(0)]
+    server = run(make_server(*clients, strategy=strategy, num_rounds=2))
+    # Each fit gives MODEL plus the cid, from cid + 1 examples.
+    assert mean(server) == pytest.approx((10 * 11 + 9 * 10 + 0) / 22, rel=1e-6)
+    assert strategy.given == [(["connection of 0", "connection of 9", "connection of 10"], [])] * 2
+    assert rows(tmp_path) == [("1", "3", "0"), ("2", "3", "0")]
+    assert len(read_table(tmp_path / "clients.csv")) == 6
+    assert f"round 2: 3 results and 0 failures, loss {(10 * 11 + 9 * 10) / 22:.4f}" in capsys.readouterr().out
+    kept = checkpoint.load(tmp_path)
+    assert (kept.round, kept.committed, kept.results, kept.failures, kept.member) == (2, 2, 3, 0, identity(10))
+    assert [array.dtype for array in kept.model] == [np.float32, np.float32]
+    asked = [[task for task, *_ in client.calls] for client in clients]
+    assert asked == [["fit", "evaluate"] * 2, ["fit", "evaluate"] * 2, ["get_parameters", *["fit", "evaluate"] * 2]]
+    assert [ins.config for task, ins, *_ in clients[0].calls if task == "fit"] == [
+        {"server_round": 1}, {"server_round": 2},
+    ]  # fmt: skip
+    assert server.clients.is_fixed
+
+
+BAD_FITS = {
+    "an error": (lambda ins: FitRes(NO, encoded([]), 0, {}), "RuntimeError: the disk is on fire"),
+    "nan": (lambda ins: fit_result([MODEL[0] * math.nan, MODEL[1]]), "array 0 has NaN or infinity in it"),
+    "another model": (lambda ins: fit_result(MODEL[:1]), "it has 1 arrays, the global model 2"),
+    "too many examples": (lambda ins: fit_result(MODEL, 2**62), "it claims 4611686018427387904 examples"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FITS)
+def test_a_bad_result_does_not_count(make_server, tmp_path, capsys, kind):
+    strategy = Watched()
+    fit, reason = BAD_FITS[kind]
+    server = run(make_server(learner(1, fit=fit), learner(3), strategy=strategy))
+    assert mean(server) == pytest.approx(3)
+    ((results, failures),) = strategy.given
+    assert results == ["connection of 3"] and [client.cid for client, _ in failures] == ["connection of 1"]
+    assert rows(tmp_path) == [("1", "1", "1")]
+    assert f"round 1: fit by client 1 on pi1 does not count: {reason}\n" in capsys.readouterr().out
+    assert checkpoint.load(tmp_path).failures == 1
+
+
+def test_a_connection_that_ends_is_a_failure(make_server, tmp_path, capsys):
+    strategy = Watched()
+    plain = FakeClient("plain client", fit=lambda ins: 1 / 0, evaluate=lambda ins: evaluation(0.5))
+    run(make_server(learner(3), plain, strategy=strategy))
+    ((_, failures),) = strategy.given
+    assert [str(failure) for failure in failures] == ["its connection ended (ZeroDivisionError)"]
+    assert isinstance(failures[0], ConnectionError)
+    expected = "round 1: fit by plain Flower client plain cl does not count: its connection ended"
+    assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad", [evaluation(math.nan), evaluation(0.5, 0)])
+def test_a_bad_evaluation_does_not_count(make_server, tmp_path, capsys, bad):
+    run(make_server(learner(1, evaluate=lambda ins: bad), learner(3)))
+    assert "round 1: 2 results and 1 failures, loss 3.0000" in capsys.readouterr().out
+    assert [row["loss"] for row in read_table(tmp_path / "clients.csv")] == ["", "3.0"]
+
+
+def test_a_round_without_results_leaves_the_model_and_the_run_goes_on(make_server, tmp_path):
+    fits = iter([fit_result(MODEL, 0), fit_result([array + 5 for array in MODEL])])
+    server = run(make_server(learner(1, fit=lambda ins: next(fits)), num_rounds=2))
+    assert rows(tmp_path) == [("1", "0", "1"), ("2", "1", "0")]
+    assert (server.checkpoint.round, server.checkpoint.committed) == (2, 1)
+    assert mean(server) == pytest.approx(5)
+
+
+def test_after_a_last_round_without_results_the_checkpoint_is_that_of_the_round_before(make_server, tmp_path):
+    fits = iter([fit_result([array + 5 for array in MODEL]), fit_result(MODEL, 0)])
+    server = run(make_server(learner(1, fit=lambda ins: next(fits)), num_rounds=2))
+    assert (server.checkpoint.round, server.checkpoint.committed) == (1, 1)
+    assert checkpoint.load(tmp_path).round == 1 and mean(server) == pytest.approx(5)
+
+
+def test_the_next_client_is_asked_if_the_first_gives_no_initial_model(make_server, capsys):
+    nan = GetParametersRes(Status(Code.OK, ""), encoded([MODEL[0] * math.nan]))
+    none = GetParametersRes(NO, encoded([]))
+    first, second = learner(0, get_parameters=lambda ins: nan), learner(1, get_parameters=lambda ins: none)
+    third, last = learner(2), learner(3)
+    run(make_server(last, third, second, first))
+    asked = [[task for task, *_ in client.calls].count("get_parameters") for client in (first, second, third, last)]
+    assert asked == [1, 1, 1, 0]
+    told = capsys.readouterr().out
+    assert "initial model by client 0 on pi0 does not count: array 0 has NaN or infinity in it" in told
+    assert "initial model by client 1 on pi1 does not count: RuntimeError: the disk is on fire" in told
+
+
+def test_nobody_gives_an_initial_model(make_server, monkeypatch):
+    none = GetParametersRes(NO, encoded([]))
+    client = learner(0, get_parameters=lambda ins: none)
+    monkeypatch.setattr(
+        rounds, "time", types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: time.sleep(0.005))
+    )
+    server = make_server(client, wait_timeout=0.01)
+    with pytest.raises(CannotGoOn, match=r"no client gave an initial model for 0\.01 s \(--wait_timeout\)"):
+        run(server)
+    assert len(client.calls) == 1  # not again and again
+    assert not server.clients.is_fixed
+
+
+def test_the_initial_model_of_a_strategy(make_server):
+    client = learner(1, fit=lambda ins: fit_result([np.ones(3)]))
+    server = run(make_server(client, strategy=Watched(initial_parameters=encoded([np.zeros(3)]))))
+    assert [task for task, *_ in client.calls] == ["fit", "evaluate"]
+    assert [array.tolist() for array in server.checkpoint.model] == [[1.0, 1.0, 1.0]]
+
+
+def test_too_few_clients(make_server, capsys, tmp_path):
+    server = make_server(learner(0), min_num_clients=3, wait_timeout=0.05)
+    with pytest.raises(CannotGoOn, match=r"there were no 3 clients for 0\.05 s \(--wait_timeout\)"):
+        run(server)
+    assert "round 1 waits for 3 clients: 2 missing\n" in capsys.readouterr().out
+    assert rows(tmp_path) == []
+
+
+def test_a_strategy_that_averages_in_another_type_does_not_change_the_model_s(make_server, tmp_path):
+    class Wide(Watched):
+        def aggregate_fit(self, server_round, results, failures):
+            return encoded([array.astype(np.float64) + 0.1 for array in MODEL]), {}
+
+    server = run(make_server(learner(0), learner(1), strategy=Wide(), num_rounds=2))
+    assert [array.dtype for array in server.checkpoint.model] == [np.float32, np.float32]
+    assert rows(tmp_path) == [("1", "2", "0"), ("2", "2", "0")]  # with another type, no result would fit
+
+
+def test_a_central_evaluation(make_server, capsys, tmp_path):
+    tested = []
+
+    def evaluate(server_round, arrays, config):
+        tested.append((server_round, float(arrays[0][0, 0])))
+        return 0.125, {"accuracy": 0.875}
+
+    run(make_server(learner(2), strategy=Watched(evaluate_fn=evaluate)))
+    assert tested == [(1, 3.0)]  # the new model
+    assert "central loss 0.1250, central accuracy 0.8750" in capsys.readouterr().out
+
+
+def test_a_resumed_run_does_the_rounds_that_are_missing(make_server, tmp_path):
+    kept = Checkpoint([array + 1 for array in MODEL], 2, 1, 1, 0, identity(7))
+    Report(tmp_path)
+    client, stranger = learner(0), FakeClient("stranger", identity(1, dataset="cifar10"))
+    server = run(make_server(client, stranger, num_rounds=3, resumed=kept, min_num_clients=1))
+    assert stranger.refusal is not None
+    assert [task for task, *_ in client.calls] == ["fit", "evaluate"]
+    assert [row[0] for row in rows(tmp_path)] == ["2", "3"]
+    assert (server.checkpoint.round, server.checkpoint.committed) == (3, 2)
+    (instruction,) = [ins for task, ins, *_ in client.calls if task == "fit"]
+    assert instruction.parameters == encoded(kept.model)
+    assert server.checkpoint.member == identity(7)
+
+
+def test_a_run_resumed_after_its_last_round_only_says_goodbye(make_server, tmp_path, capsys):
+    Report(tmp_path)
+    client = learner(0)
+    server = run(make_server(client, num_rounds=2, resumed=Checkpoint(MODEL, 2, 2, 1, 0, identity(0))))
+    assert client.calls == []
+    server.disconnect_all_clients(None)
+    assert [task for task, *_ in client.calls] == ["reconnect"]
+    capsys.readouterr()
+    server.clients.unregister(client)
+    assert capsys.readouterr().out == ""  # no news

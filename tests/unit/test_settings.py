@@ -1,0 +1,175 @@
+"""The settings: what the command lines of clients and server say, as typed values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+
+from federation.addresses import server_address
+from federation.client.flags import ClientSettings, parse_client
+from federation.flags import ArgumentParser, whole_number
+from federation.server import checkpoint
+from federation.server.checkpoint import Checkpoint
+from federation.server.flags import ServerSettings
+
+import pytest
+from fakes import MODEL, SOMEBODY, self_signed
+from processes import free_address
+
+import server
+
+
+def client_settings(monkeypatch, *words: object) -> ClientSettings:
+    """What `parse_client` makes of a command line, with the flags that both scripts declare themselves."""
+    monkeypatch.setattr(sys, "argv", ["client.py", *map(str, words)])
+    parser = ArgumentParser("A client.")
+    parser.add_argument("--cid", type=whole_number(0), required=True)
+    parser.add_argument("--server_address", type=server_address, default="127.0.0.1:8080")
+    parser.add_argument("--mnist", action="store_true")
+    args, settings = parse_client(parser, 50)
+    assert args.cid == settings.cid
+    return settings
+
+
+def server_settings(monkeypatch, *words: object) -> ServerSettings:
+    """What server.py makes of a command line."""
+    words = ("--server_address", free_address(), *words)
+    monkeypatch.setattr(sys, "argv", ["server.py", *map(str, words)])
+    served = []
+    monkeypatch.setattr(server, "serve", lambda strategy, settings: served.append(settings))
+    server.main()
+    return served[0]
+
+
+def mistake(capsys, call, *words: object) -> str:
+    with pytest.raises(SystemExit) as end:
+        call(*words)
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_client_without_flags(monkeypatch):
+    assert client_settings(monkeypatch, "--cid", 3) == ClientSettings(
+        cid=3,
+        num_clients=50,
+        dataset="cifar10",
+        server_address="127.0.0.1:8080",
+        data_dir=Path("data"),
+        threads=None,
+        root_certificate=None,
+        token=None,
+        retry_for=math.inf,
+    )
+
+
+def test_a_client_with_all_flags(monkeypatch, tmp_path):
+    certificate, _ = self_signed()
+    (tmp_path / "ca.crt").write_bytes(certificate)
+    (tmp_path / "token").write_text(" 0123456789abcdef\n")
+    words = ["--cid", 9, "--num_clients", 10, "--mnist", "--server_address", "[fe80::1]:80", "--data_dir", "elsewhere"]
+    words += ["--threads", 2, "--root_certificate", tmp_path / "ca.crt"]
+    words += ["--token_file", tmp_path / "token", "--retry_for", 1.5]
+    assert client_settings(monkeypatch, *words) == ClientSettings(
+        cid=9,
+        num_clients=10,
+        dataset="mnist",
+        server_address="[fe80::1]:80",
+        data_dir=Path("elsewhere"),
+        threads=2,
+        root_certificate=certificate,
+        token=b"0123456789abcdef",
+        retry_for=1.5,
+    )
+
+
+def test_a_server_without_flags(monkeypatch):
+    settings = server_settings(monkeypatch)
+    assert settings.server_address.startswith("127.0.0.1:")  # the default's port may be in use here
+    assert settings.results_dir.parent == Path("results")
+    assert settings == ServerSettings(
+        num_rounds=3,
+        min_num_clients=2,
+        server_address=settings.server_address,
+        round_timeout=3600.0,
+        wait_timeout=3600.0,
+        results_dir=settings.results_dir,
+        resumed=None,
+        certificates=None,
+        token=None,
+    )
+
+
+def test_a_server_with_all_flags(monkeypatch, tmp_path):
+    certificate, key = self_signed()
+    for name, content in (("ca.crt", certificate), ("server.pem", certificate), ("server.key", key)):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "token").write_text("0123456789abcdef")
+    words = ["--rounds", 7, "--min_num_clients", 4, "--round_timeout", 60, "--wait_timeout", 0.5]
+    words += ["--results_dir", "here", "--certificates", tmp_path, "--token_file", tmp_path / "token"]
+    settings = server_settings(monkeypatch, *words)
+    assert settings == ServerSettings(
+        num_rounds=7,
+        min_num_clients=4,
+        server_address=settings.server_address,
+        round_timeout=60.0,
+        wait_timeout=0.5,
+        results_dir=Path("here"),
+        resumed=None,
+        certificates=(certificate, certificate, key),
+        token=b"0123456789abcdef",
+    )
+
+
+def test_resume_brings_the_checkpoint(monkeypatch, tmp_path):
+    checkpoint.save(tmp_path, Checkpoint(MODEL, 2, 1, 3, 0, SOMEBODY))
+    (tmp_path / "rounds.csv").touch()
+    settings = server_settings(monkeypatch, "--resume", tmp_path)
+    assert settings.results_dir == tmp_path
+    assert dataclasses.replace(settings.resumed, model=[]) == Checkpoint([], 2, 1, 3, 0, SOMEBODY)
+    assert [array.tolist() for array in settings.resumed.model] == [array.tolist() for array in MODEL]
+
+
+def test_resume_before_the_first_checkpoint(monkeypatch, tmp_path):
+    settings = server_settings(monkeypatch, "--resume", tmp_path)
+    assert settings.resumed == Checkpoint() and settings.results_dir == tmp_path
+
+
+def test_resume_of_what_is_damaged(monkeypatch, tmp_path, capsys):
+    (tmp_path / checkpoint.NAME).write_bytes(b"PK")
+    message = mistake(capsys, server_settings, monkeypatch, "--resume", tmp_path)
+    assert message.startswith(f"server.py: argument --resume: {tmp_path} is of no use: its model.npz is no checkpoint")
+
+
+def test_results_are_never_overwritten(monkeypatch, tmp_path, capsys):
+    assert server_settings(monkeypatch, "--results_dir", tmp_path).results_dir == tmp_path
+    (tmp_path / "rounds.csv").touch()
+    message = mistake(capsys, server_settings, monkeypatch, "--results_dir", tmp_path)
+    assert "holds the results of another run (--resume goes on)" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "is_token"),
+    [("x" * 16, True), ("x" * 15, False), ("two words of some length", False), ("", False), ("\n" * 20, False)],
+)
+def test_tokens(monkeypatch, tmp_path, capsys, content, is_token):
+    (tmp_path / "token").write_text(content)
+    words = monkeypatch, "--cid", 0, "--token_file", tmp_path / "token"
+    if is_token:
+        assert client_settings(*words).token == content.encode()
+    else:
+        assert "holds no token: one word of 16 characters" in mistake(capsys, client_settings, *words)
+
+
+def test_there_is_no_partition_for_a_cid(monkeypatch, capsys):
+    message = mistake(capsys, client_settings, monkeypatch, "--cid", 5, "--num_clients", 5)
+    assert message.startswith("client.py: argument --cid: must be from 0 to 4 (there are 5 partitions), not 5")
+
+
+@pytest.mark.parametrize(("kind", "words"), [(client_settings, ["--cid", 0]), (server_settings, [])])
+def test_settings_are_not_changed_by_mistake(monkeypatch, kind, words):
+    settings = kind(monkeypatch, *words)
+    for field in dataclasses.fields(settings):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(settings, field.name, None)

@@ -1,0 +1,71 @@
+"""The averages: weighted by examples, in float64, the same bits whatever comes first; metrics over those who know."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from federation.server.strategy import DeviceFedAvg, weighted_average
+
+import numpy as np
+import pytest
+from fakes import FakeClient, fit_result
+from flwr.common import parameters_to_ndarrays
+
+
+def average(results: list[tuple[list[np.ndarray], int]]) -> list[np.ndarray]:
+    sent = [(FakeClient("any"), fit_result(arrays, examples)) for arrays, examples in results]
+    parameters, metrics = DeviceFedAvg().aggregate_fit(1, sent, [])
+    assert metrics == {}
+    return parameters_to_ndarrays(parameters)
+
+
+def test_models_are_weighted_by_their_examples():
+    (first, second) = average(
+        [([np.array([0.0, 4.0]), np.array([[1.0]])], 1), ([np.array([4.0, 8.0]), np.array([[5.0]])], 3)]
+    )
+    assert first.tolist() == [3.0, 7.0] and second.tolist() == [[4.0]]
+
+
+def test_no_results_no_model():
+    assert DeviceFedAvg().aggregate_fit(1, [], [ConnectionError()]) == (None, {})
+
+
+def test_failures_do_not_count():
+    result = fit_result([np.array([2.0])], 5)
+    failure = (FakeClient("any"), fit_result([np.array([100.0])], 5))
+    parameters, _ = DeviceFedAvg().aggregate_fit(1, [(FakeClient("any"), result)], [failure, ConnectionError()])
+    assert parameters_to_ndarrays(parameters)[0].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_type_stays(dtype):
+    (array,) = average([([np.array([1, 2], dtype)], 1), ([np.array([2, 3], dtype)], 1)])
+    assert array.dtype == dtype and array.tolist() == [1.5, 2.5]
+
+
+def test_the_average_is_right_to_the_last_bit_of_float32():
+    random = np.random.default_rng(0)
+    models = [(10 ** random.uniform(-6, 6, 200) * random.choice([-1, 1], 200)).astype(np.float32) for _ in range(7)]
+    examples = [int(number) for number in random.integers(1, 5000, 7)]
+    (array,) = average([([model], number) for model, number in zip(models, examples)])
+    for i, value in enumerate(array):
+        exact = sum(Fraction(float(model[i])) * number for model, number in zip(models, examples)) / sum(examples)
+        assert value == np.float32(float(exact))
+
+
+def test_averaging_equal_models_gives_the_same_model():
+    model = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    (array,) = average([([model], number) for number in (1, 3, 7, 901)])
+    assert array.tobytes() == model.tobytes()
+
+
+def test_numbers_that_would_overflow_in_their_own_type():
+    large = np.array([60000.0], np.float16)
+    assert average([([large], 1000), ([large], 1000)])[0].tolist() == [large[0]]
+
+
+def test_weighted_average():
+    assert weighted_average([]) == {}
+    assert weighted_average([(1, {"a": 1.0}), (3, {"a": 2.0, "b": 5})]) == {"a": 1.75, "b": 5.0}
+    assert weighted_average([(1, {"a": math.nan, "b": "x", "c": True}), (0, {"d": 1.0})]) == {}

@@ -1,0 +1,205 @@
+"""The wrapper around the script's client: results sent again, errors, metrics, refusals."""
+
+from __future__ import annotations
+
+import re
+
+from federation.client import wrapper
+from federation.client.wrapper import ClientWrapper
+from federation.handshake import Identity, Refused, check, question, refusal
+
+import numpy as np
+import pytest
+from fakes import MODEL, SOMEBODY, TOKEN, encoded
+from flwr.client import NumPyClient
+from flwr.common import Code, EvaluateIns, FitIns, GetParametersIns, GetPropertiesIns, parameters_to_ndarrays
+
+
+class Trainee(NumPyClient):
+    """A client that adds one and counts."""
+
+    def __init__(self) -> None:
+        self.fits = self.evaluations = 0
+        self.metrics: dict = {}
+        self.error: Exception | None = None
+
+    def get_parameters(self, config):
+        return MODEL
+
+    def fit(self, parameters, config):
+        self.fits += 1
+        if self.error is not None:
+            raise self.error
+        return [array + 1 for array in parameters], 20, self.metrics
+
+    def evaluate(self, parameters, config):
+        self.evaluations += 1
+        if self.error is not None:
+            raise self.error
+        return 0.25, 5, self.metrics
+
+
+@pytest.fixture
+def trainee() -> Trainee:
+    return Trainee()
+
+
+@pytest.fixture
+def client(trainee, monkeypatch) -> ClientWrapper:
+    monkeypatch.setattr(wrapper, "vital_signs", lambda: {"peak_memory_mb": 123.5})
+    return ClientWrapper(trainee, SOMEBODY, TOKEN)
+
+
+def fit_instruction(server_round=1, arrays=MODEL, **config) -> FitIns:
+    return FitIns(encoded(arrays), {"server_round": server_round, **config})
+
+
+def test_a_fit(client, trainee, capsys):
+    trainee.metrics = {"train_loss": 0.5}
+    result = client.answer("fit", fit_instruction(3))
+    assert result.status.code == Code.OK and result.num_examples == 20
+    for array, original in zip(parameters_to_ndarrays(result.parameters), MODEL):
+        assert (array == original + 1).all()
+    assert 0 <= result.metrics.pop("seconds") < 5
+    assert result.metrics == {"train_loss": 0.5, "peak_memory_mb": 123.5}
+    assert re.fullmatch(r"round 3: fit on 20 examples, train loss 0\.5000, \d\.\d s\n", capsys.readouterr().out)
+
+
+def test_an_evaluation(client, trainee, capsys):
+    trainee.metrics = {"accuracy": 0.75, "note": "no number"}
+    result = client.answer("evaluate", EvaluateIns(encoded(MODEL), {}))
+    assert (result.status.code, result.loss, result.num_examples) == (Code.OK, 0.25, 5)
+    assert 0 <= result.metrics.pop("seconds") < 5
+    assert result.metrics == {"accuracy": 0.75, "note": "no number", "peak_memory_mb": 123.5}
+    expected = r"round \?: evaluate on 5 examples, loss 0\.2500, accuracy 0\.7500, \d\.\d s\n"
+    assert re.fullmatch(expected, capsys.readouterr().out)
+
+
+def test_the_initial_model(client):
+    result = client.answer("get_parameters", GetParametersIns({}))
+    assert result.status.code == Code.OK
+    assert [array.tolist() for array in parameters_to_ndarrays(result.parameters)] == [a.tolist() for a in MODEL]
+
+
+def test_the_handshake(client):
+    asked = question()
+    result = client.answer("get_properties", GetPropertiesIns(asked))
+    assert result.status.code == Code.OK
+    check(TOKEN, asked, result.properties, SOMEBODY)
+    assert Identity.read(result.properties) == SOMEBODY
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_refusal_passes_through(client, again):
+    with pytest.raises(Refused) as refused:
+        client.answer("get_properties", GetPropertiesIns(refusal(Refused("go", again))))
+    assert str(refused.value) == "refused by the server: go" and refused.value.again is again
+
+
+def test_the_same_instruction_again_is_not_trained_again(client, trainee, capsys):
+    result = client.answer("fit", fit_instruction(2, epochs=3))
+    assert "sending" not in capsys.readouterr().out
+    for _ in range(2):
+        assert client.answer("fit", fit_instruction(2, epochs=3)) is result
+        assert capsys.readouterr().out == "round 2: sending the result again\n"
+    assert trainee.fits == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        fit_instruction(2, epochs=3),
+        fit_instruction(1, epochs=4),
+        fit_instruction(1),
+        fit_instruction(1, arrays=[MODEL[0], MODEL[1] + 1], epochs=3),
+        fit_instruction(1, arrays=MODEL[::-1], epochs=3),
+    ],
+)
+def test_another_instruction_is_trained(client, trainee, other):
+    first = client.answer("fit", fit_instruction(1, epochs=3))
+    assert client.answer("fit", other) is not first
+    assert trainee.fits == 2
+    client.answer("fit", fit_instruction(1, epochs=3))  # only the last result is kept
+    assert trainee.fits == 3
+
+
+def test_after_an_evaluation_the_result_is_not_kept(client, trainee):
+    client.answer("fit", fit_instruction())
+    client.answer("evaluate", EvaluateIns(encoded(MODEL), {}))
+    assert client.last_result is None
+    client.answer("fit", fit_instruction())
+    assert trainee.fits == 2
+
+
+def test_no_result_is_kept_in_memory_during_a_fit(client, trainee, monkeypatch):
+    client.answer("fit", fit_instruction(1))
+    during = []
+    monkeypatch.setattr(trainee, "get_parameters", lambda config: MODEL)
+    fit = client.client.fit
+    monkeypatch.setattr(client.client, "fit", lambda ins: (during.append(client.last_result), fit(ins))[1])
+    client.answer("fit", fit_instruction(2))
+    assert during == [None]
+
+
+def test_a_fit_that_failed_is_tried_again(client, trainee):
+    trainee.error = RuntimeError("the disk is on fire")
+    assert client.answer("fit", fit_instruction()).status.code != Code.OK
+    trainee.error = None
+    assert client.answer("fit", fit_instruction()).status.code == Code.OK
+    assert trainee.fits == 2
+
+
+@pytest.mark.parametrize("task", ["fit", "evaluate"])
+def test_an_error_is_told_to_both_sides(client, trainee, task, capsys):
+    trainee.error = RuntimeError("the disk is on fire")
+    result = client.answer(task, fit_instruction())
+    assert result.status.code != Code.OK
+    assert result.status.message == "RuntimeError: the disk is on fire"
+    assert (result.num_examples, result.metrics) == (0, {})
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "the disk is on fire" in error
+
+
+@pytest.mark.parametrize("task", ["get_properties", "get_parameters"])
+def test_an_error_in_the_other_tasks(client, monkeypatch, task):
+    monkeypatch.setattr(wrapper.handshake, "answer", lambda *_: 1 / 0)
+    monkeypatch.setattr(client.client, "get_parameters", lambda ins: 1 / 0)
+    result = client.answer(task, GetPropertiesIns({}))
+    assert result.status.code != Code.OK
+    assert result.status.message == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("task", ["get_properties", "get_parameters", "fit", "evaluate"])
+def test_a_failure_can_be_sent(task):
+    from federation.client.wire import _encode
+
+    message = _encode(task, wrapper._failure(task, "KeyError: 'x'"))
+    assert getattr(message, f"{task}_res").status.message == "KeyError: 'x'"
+
+
+@pytest.mark.parametrize("task", ["fit", "evaluate"])
+def test_metrics_that_flower_can_send(client, trainee, task):
+    trainee.metrics = {
+        "float32": np.float32(0.5),
+        "int64": np.int64(3),
+        "bool": np.bool_(True),
+        "text": "x",
+        "bytes": b"x",
+        "python": 2,
+        "none": None,
+        "list": [1.0],
+        "array": np.ones(3),
+        "complex": np.complex64(1j),
+    }
+    metrics = client.answer(task, fit_instruction()).metrics
+    del metrics["seconds"], metrics["peak_memory_mb"]
+    assert metrics == {"float32": 0.5, "int64": 3, "bool": True, "text": "x", "bytes": b"x", "python": 2}
+    assert {name: type(value) for name, value in metrics.items()} == {
+        "float32": float, "int64": int, "bool": bool, "text": str, "bytes": bytes, "python": int,
+    }  # fmt: skip
+
+
+def test_the_devices_own_figures_count(client, trainee):
+    trainee.metrics = {"seconds": 1e9, "peak_memory_mb": -1.0}
+    metrics = client.answer("fit", fit_instruction()).metrics
+    assert metrics["seconds"] < 5 and metrics["peak_memory_mb"] == 123.5
