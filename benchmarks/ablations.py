@@ -1,9 +1,9 @@
-"""Ways to make the PyTorch client faster or smaller, each against doing without it: what paid off and what did not.
+"""Ablations: what makes the PyTorch client faster or smaller, each against doing without it.
 
-    python benchmarks/ways.py
+    python benchmarks/ablations.py
 
 Times are the shortest of several, taken in turn, on one thread; memory is the peak of the client's process in a
-federation of one round. Each line is the time or memory with the way, divided by that without.
+federation of one round. Each line is the time or memory with the measure, divided by that without.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
-from common import NUM_IMAGES, noise, print_row, versions
+from common import NUM_IMAGES, noise, print_head, print_row, versions
+from processes import ROOT
 
 import client_pytorch as client
 
@@ -78,9 +79,7 @@ def import_cost(code: str) -> tuple[float, float]:
         f"seconds, megabytes = time.perf_counter(), peak()\n{code}\n"
         "print(time.perf_counter() - seconds, peak() - megabytes)\n"
     )
-    root = str(Path(__file__).parent.parent)
-    output = subprocess.run([sys.executable, "-c", report], cwd=root, check=True, stdout=subprocess.PIPE, text=True)
-    seconds, megabytes = output.stdout.split()
+    seconds, megabytes = subprocess.check_output([sys.executable, "-c", report], cwd=ROOT).split()
     return float(seconds), float(megabytes)
 
 
@@ -94,41 +93,50 @@ def peak(dataset: str, **environment: str) -> float:
         "import sys, tempfile, common; from pathlib import Path\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         f"    common.write_partitions({dataset!r}, 1, Path(folder))\n"
-        f"    print(common.run_federation('pytorch', {dataset!r}, Path(folder)).peak_mb)\n"
+        f"    print(common.peak_mb(common.run_federation('pytorch', {dataset!r}, Path(folder))))\n"
     )
     command = [sys.executable, "-c", code]
     settings = {**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parent)}
-    return float(subprocess.run(command, env=settings, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return float(subprocess.check_output(command, env=settings))
+
+
+def compare_times() -> None:
+    """Print the lines about training and evaluation."""
+
+    def row(name: str, with_it: Callable[[str], Callable], without: Callable[[str], Callable]) -> None:
+        print_row(f"{name}: time", *(ratio(with_it(dataset), without(dataset)) for dataset in NUM_IMAGES))
+
+    row("channels_last", training, lambda dataset: training(dataset, torch.contiguous_format))
+    row("fused AdamW", training, lambda dataset: training(dataset, fused=False))
+    row("two threads", lambda dataset: training(dataset, threads=2), training)
+    row("inference mode", evaluation, lambda dataset: evaluation(dataset, gradients=True))
+    row("evaluation in batches of 128, not 16", evaluation, lambda dataset: evaluation(dataset, 16))
+    row("evaluation in batches of 512, not 128", lambda dataset: evaluation(dataset, 512), evaluation)
+
+
+def compare_peaks() -> None:
+    """Print the lines about memory."""
+    usual = {dataset: peak(dataset) for dataset in NUM_IMAGES}
+    settings = {"one malloc arena": {"MALLOC_ARENA_MAX": "1"}, "early trim": {"MALLOC_TRIM_THRESHOLD_": "65536"}}
+    for name, setting in settings.items():
+        print_row(f"{name}: memory", *(f"{peak(dataset, **setting) / usual[dataset]:.2f}" for dataset in NUM_IMAGES))
+
+
+def compare_imports() -> None:
+    """Print the lines about torchvision, which only CIFAR-10 needs."""
+    light = import_cost("from federation.client.light_import import torchvision_models\ntorchvision_models()")
+    full = import_cost("import torchvision.models")
+    print_row("torchvision's models alone: time", "-", f"{light[0] / full[0]:.2f}")
+    print_row("torchvision's models alone: memory", "-", f"{light[1]:.0f} instead of {full[1]:.0f} MB")
 
 
 def main() -> None:
     """Measure and print the table."""
     print(versions())
-    print_row("way", "MNIST", "CIFAR-10")
-    print_row("---", "---", "---")
-    datasets = ("mnist", "cifar10")
-
-    def times(name: str, with_it: Callable[[str], Callable], without: Callable[[str], Callable]) -> None:
-        print_row(f"{name}: time", *(ratio(with_it(dataset), without(dataset)) for dataset in datasets))
-
-    times("channels_last", training, lambda dataset: training(dataset, torch.contiguous_format))
-    times("fused AdamW", training, lambda dataset: training(dataset, fused=False))
-    times("two threads", lambda dataset: training(dataset, threads=2), training)
-    times("inference mode", evaluation, lambda dataset: evaluation(dataset, gradients=True))
-    times("evaluation in batches of 128, not 16", evaluation, lambda dataset: evaluation(dataset, 16))
-    times("evaluation in batches of 512, not 128", lambda dataset: evaluation(dataset, 512), evaluation)
-
-    usual = {dataset: peak(dataset) for dataset in datasets}
-    for name, setting in (
-        ("one malloc arena", {"MALLOC_ARENA_MAX": "1"}),
-        ("early trim", {"MALLOC_TRIM_THRESHOLD_": "65536"}),
-    ):
-        print_row(f"{name}: memory", *(f"{peak(dataset, **setting) / usual[dataset]:.2f}" for dataset in datasets))
-
-    light = import_cost("from federation.light_import import torchvision_models\ntorchvision_models()")
-    full = import_cost("import torchvision.models")
-    print_row("torchvision's models alone: time", "-", f"{light[0] / full[0]:.2f}")
-    print_row("torchvision's models alone: memory", "-", f"{light[1]:.0f} instead of {full[1]:.0f} MB")
+    print_head("ablation", "MNIST", "CIFAR-10")
+    compare_times()
+    compare_peaks()
+    compare_imports()
 
 
 if __name__ == "__main__":

@@ -13,30 +13,19 @@ import argparse
 import itertools
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from federation.flags import dataset_name
 from federation.partitions import Examples, load_partition, load_test_split
 
 import numpy as np
+from baseline import load_client
 
 
-def load_client(framework: str, seed: int) -> Any:
-    """Return the client script as a module; one thread, and `seed` is the start of everything random."""
-    client = import_module(f"client_{framework}")
-    if framework == "pytorch":
-        client.torch.set_num_threads(1)
-        client.torch.manual_seed(seed)
-    else:
-        client.set_threads(1)
-        client.keras.utils.set_random_seed(seed)
-    return client
-
-
-def federate(
-    client: Any, dataset: str, parts: Sequence[Examples], test_set: Examples, epochs: int, batch_size: int
+def simulate(
+    client: Any, dataset: str, train_sets: Sequence[Examples], test_set: Examples, epochs: int, batch_size: int
 ) -> Iterator[tuple[float, float]]:
     """Run rounds without end; after each, yield the seconds that the slowest client trained and the accuracy.
 
@@ -44,13 +33,13 @@ def federate(
     """
     model = client.build_model(dataset)
     state = [array.copy() for array in client.get_parameters(model)]
-    weights = [len(part.labels) for part in parts]
+    weights = [len(train_set.labels) for train_set in train_sets]
     while True:
         trained, seconds = [], []
-        for part in parts:
+        for train_set in train_sets:
             client.set_parameters(model, state)
             started = time.process_time()  # on one thread; what else runs on this machine does not count
-            client.train(model, part, client.LEARNING_RATE[dataset], epochs, batch_size)
+            client.train(model, train_set, client.LEARNING_RATE[dataset], epochs, batch_size)
             seconds.append(time.process_time() - started)
             trained.append([array.copy() for array in client.get_parameters(model)])
         state = [np.average(arrays, axis=0, weights=weights).astype(np.float32) for arrays in zip(*trained)]
@@ -71,13 +60,12 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    dataset = "mnist" if args.mnist else "cifar10"
-
-    parts = [load_partition(dataset, cid, args.num_partitions, args.data_dir)[0] for cid in range(args.clients)]
+    dataset = dataset_name(args.mnist)
+    train_sets = [load_partition(dataset, cid, args.num_partitions, args.data_dir)[0] for cid in range(args.clients)]
     test_set = load_test_split(dataset, args.data_dir)
     for seed in args.seeds:
         client = load_client(args.framework, seed)
-        rounds = federate(client, dataset, parts, test_set, args.epochs, args.batch_size)
+        rounds = simulate(client, dataset, train_sets, test_set, args.epochs, args.batch_size)
         seconds, accuracies = zip(*itertools.islice(rounds, args.rounds))
         figures = "  ".join(f"{100 * accuracy:.1f} %" for accuracy in accuracies)
         print(f"{args.framework} {dataset}, seed {seed}: {figures}  ({sum(seconds):.0f} s)", flush=True)

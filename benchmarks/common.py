@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 from federation.partitions import SOURCES, Examples
 
 import numpy as np
+from processes import ROOT, Federation, Processes, federate
 
-ROOT = Path(__file__).parent.parent
 NUM_IMAGES = {"mnist": 2250, "cifar10": 1000}  # a client's; a tenth of them is for validation
+TIMEOUT = 3600  # seconds; for a federation
 
 
 def noise(dataset: str, count: int) -> Examples:
@@ -37,70 +36,23 @@ def write_partitions(dataset: str, num_clients: int, data_dir: Path) -> None:
         np.savez(folder / f"{cid}.npz", images=examples.images, labels=examples.labels)
 
 
-def free_address() -> str:
-    """Return an address on this machine that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
-
-
-class Federation(NamedTuple):
-    """What was measured while a federation ran."""
-
-    start_seconds: float  # from the start of the first client until the server sees it
-    round_seconds: list[float]
-    fit_seconds: list[float]  # of all clients and rounds, from the second round on
-    peak_mb: float  # of the largest client
-
-
 def run_federation(
-    framework: str, dataset: str, data_dir: Path, clients: int = 1, rounds: int = 1, client_flags: tuple[str, ...] = ()
+    framework: str, dataset: str, data_dir: Path, num_clients: int = 1, rounds: int = 1, project: Path = ROOT
 ) -> Federation:
-    """Run the real server and clients on partitions of `write_partitions`."""
-    address = free_address()
-    flags = ["--num_clients", str(clients), "--data_dir", str(data_dir), "--server_address", address, *client_flags]
-    if dataset == "mnist":
-        flags.append("--mnist")
-    with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen(
-            [
-                sys.executable, "server.py", "--rounds", str(rounds), "--min_num_clients", str(clients),
-                "--server_address", address, "--results_dir", folder,
-            ],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert "clients connect" in server.stdout.readline()
-        started = time.perf_counter()
-        devices = [
-            subprocess.Popen(
-                [sys.executable, f"client_{framework}.py", "--cid", str(cid), *flags],
-                cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )
-            for cid in range(clients)
-        ]  # fmt: skip
-        while " has joined, 1 now" not in server.stdout.readline():
-            pass
-        start_seconds = time.perf_counter() - started
-        server.communicate(timeout=3600)
-        assert server.returncode == 0 and all(device.wait(60) == 0 for device in devices)
-        rows = [read_csv(Path(folder, f"{name}.csv")) for name in ("rounds", "clients")]
-    return Federation(
-        start_seconds,
-        [float(row["seconds"]) for row in rows[0]],
-        [float(row["seconds"]) for row in rows[1] if row["round"] != "1"],
-        max(float(row["peak_memory_mb"]) for row in rows[1]),  # ours; the exit of PyTorch's CUDA build adds 130 MB
-    )
+    """Run the real server and clients of `project` on partitions of `write_partitions`."""
+    flags = ("--num_clients", num_clients, "--data_dir", data_dir, *(["--mnist"] if dataset == "mnist" else []))
+    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder), project) as processes:
+        script = f"client_{framework}.py"
+        return federate(processes, script, ("--rounds", rounds), flags, num_clients, timeout=TIMEOUT)
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table."""
-    with path.open() as file:
-        return list(csv.DictReader(file))
+def peak_mb(federation: Federation) -> float:
+    """Return the peak megabytes of the largest client, as the clients tell; CUDA's PyTorch takes more at its exit."""
+    return max(float(row["peak_memory_mb"]) for row in federation.client_rows)
 
 
 def versions() -> str:
     """Return a line about this machine and the versions of what is measured."""
-    from importlib.metadata import PackageNotFoundError, version
-
     found = [f"{os.cpu_count()} cores", f"Python {sys.version.split()[0]}"]
     for name in ("flwr", "torch", "tensorflow", "numpy"):
         try:
@@ -108,6 +60,12 @@ def versions() -> str:
         except PackageNotFoundError:
             continue
     return ", ".join(found) + time.strftime(", %Y-%m-%d")
+
+
+def print_head(*columns: str) -> None:
+    """Print the head of a table in Markdown."""
+    print_row(*columns)
+    print_row(*["---"] * len(columns))
 
 
 def print_row(*cells: str) -> None:

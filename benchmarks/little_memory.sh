@@ -25,17 +25,17 @@ trap 'kill $(jobs -p) 2> /dev/null || true; wait; rmdir "$group"; rm -r "$folder
 echo $((megabytes << 20)) > "$group/$limit"
 [ ! -e "$group/$swap" ] || echo "$swap_limit" > "$group/$swap"
 
-.venv/bin/python -c "import sys, pathlib; sys.path.insert(0, 'benchmarks'); import common
-common.write_partitions('mnist', 1, pathlib.Path('$folder/data'))"
-port=$(.venv/bin/python -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
-.venv/bin/python server.py --rounds 3 --min_num_clients 1 --server_address "127.0.0.1:$port" --results_dir "$folder/results" &
+address=$(PYTHONPATH=benchmarks .venv/bin/python -c "import common, pathlib, processes
+common.write_partitions('mnist', 1, pathlib.Path('$folder/data'))
+print(processes.free_address())")
+.venv/bin/python server.py --rounds 3 --min_num_clients 1 --server_address "$address" --results_dir "$folder/results" &
 sleep 5
 sync
 echo 3 > /proc/sys/vm/drop_caches # so that the group reads all files itself
 (
     echo "$BASHPID" > "$group/cgroup.procs"
     exec timeout 300 "$python" client_pytorch.py --cid 0 --num_clients 1 --mnist --data_dir "$folder/data" \
-        --server_address "127.0.0.1:$port"
+        --server_address "$address"
 ) || { echo "the client did not get through with $megabytes MB"; exit 1; }
 wait %1
 [ ! -e "$group/$peak" ] || echo "at the most $(($(cat "$group/$peak") >> 20)) of $megabytes MB were in use"

@@ -1,7 +1,7 @@
 """How the server copes with many clients, beside Flower's own server: seconds a round, memory, bytes on the wire.
 
-    python benchmarks/server.py
-    python benchmarks/server.py --clients 50 --megabytes 6 --repeat 3
+    python benchmarks/many_clients.py
+    python benchmarks/many_clients.py --clients 50 --megabytes 6 --repeat 3
 
 For each number of clients and each size of the model, Flower's start_server with its FedAvg and our server.py, with a
 token and all its checks and checkpoints, run in turn on the same kind of clients. These do not train: they send back
@@ -16,37 +16,30 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import os
-import queue
 import socket
-import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.admission import IDENTITY, proof
+from federation import handshake
+from federation.server.report import read_table
 
-import flwr as fl
-import grpc
 import numpy as np
-from common import ROOT, free_address, print_row, read_csv, versions
-from flwr.common import (
-    Code,
-    EvaluateRes,
-    FitRes,
-    GetParametersRes,
-    GetPropertiesRes,
-    Status,
-    ndarrays_to_parameters,
-    serde,
-)
-from flwr.proto.transport_pb2 import ClientMessage
-from flwr.proto.transport_pb2_grpc import FlowerServiceStub
+from common import TIMEOUT, print_head, print_row, versions
+from flwr.common import EvaluateRes, FitRes, GetParametersRes, Parameters, ndarrays_to_parameters, serde
+from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
+from flwr.server import ServerConfig, start_server
+from flwr.server.strategy import FedAvg
+from processes import Process, Processes, free_address
+from raw_client import OK, RawClient, nonce_of, properties
 
 MEGABYTES = (0.176, 6.0)  # MNIST's CNN, CIFAR-10's MobileNet
 CLIENTS = (10, 50, 200, 500)
@@ -55,25 +48,39 @@ PAUSE = 0.2  # seconds
 MOST_MEGABYTES = 1500  # of all clients' models together: Flower's server takes eight times that
 ROUNDS = 4
 TOKEN = b"0123456789abcdef"
-OK = Status(Code.OK, "")
+THIS = "benchmarks/many_clients.py"
+OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # or all clients of a process would share a connection
+]
 
 
-def plain_server(address: str, count: int) -> None:
-    """Run Flower's own server; print the seconds of each round."""
+class TimedFedAvg(FedAvg):
+    """Flower's strategy, with a note of each round."""
 
-    class Timed(fl.server.strategy.FedAvg):
-        def configure_fit(self, *args, **kwargs):
-            self.started = time.monotonic()
-            return super().configure_fit(*args, **kwargs)
+    def __init__(self, count: int) -> None:
+        super().__init__(min_fit_clients=count, min_evaluate_clients=count, min_available_clients=count)
+        self.rounds: list[tuple[int, float]] = []  # clients, seconds
 
-        def aggregate_evaluate(self, *args, **kwargs):
-            result = super().aggregate_evaluate(*args, **kwargs)
-            print(time.monotonic() - self.started, flush=True)
-            return result
+    def configure_fit(self, *args, **kwargs):
+        """Start the clock."""
+        self.started = time.monotonic()
+        return super().configure_fit(*args, **kwargs)
 
-    strategy = Timed(min_fit_clients=count, min_evaluate_clients=count, min_available_clients=count)
-    config = fl.server.ServerConfig(num_rounds=ROUNDS)
-    fl.server.start_server(server_address=address, strategy=strategy, config=config)
+    def aggregate_evaluate(self, server_round, results, failures):
+        """Stop the clock."""
+        aggregated = super().aggregate_evaluate(server_round, results, failures)
+        self.rounds.append((len(results), time.monotonic() - self.started))
+        return aggregated
+
+
+def run_flowers_server(address: str, count: str, table: str) -> None:
+    """Be Flower's own server; write a table with those of our columns that are compared."""
+    strategy = TimedFedAvg(int(count))
+    start_server(server_address=address, strategy=strategy, config=ServerConfig(num_rounds=ROUNDS))
+    with Path(table).open("w", newline="") as file:
+        csv.writer(file).writerows([("clients", "seconds"), *strategy.rounds])
 
 
 class Clients:
@@ -89,63 +96,42 @@ class Clients:
 
     def run(self, address: str, cid: int) -> None:
         """Take part as client `cid` until the server says that the run is over."""
-        options = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        with grpc.insecure_channel(address, options) as channel:
-            replies: queue.SimpleQueue = queue.SimpleQueue()
-            for message in FlowerServiceStub(channel).Join(iter(replies.get, None), wait_for_ready=True):
-                reply = self.answer(message, cid)
-                replies.put(reply)
-                if reply is None:
-                    return
+        with contextlib.closing(RawClient(address, OPTIONS, TIMEOUT)) as connection:
+            while (reply := self.answer(connection.receive(), cid)) is not None:
+                connection.reply(reply)
 
-    def answer(self, message, cid: int) -> ClientMessage | None:
+    def answer(self, message: ServerMessage, cid: int) -> ClientMessage | None:
         """Return the answer to one message."""
         kind = message.WhichOneof("msg")
         if kind == "get_properties_ins":
-            nonce = message.get_properties_ins.config["nonce"].string
-            identity = dict.fromkeys(IDENTITY, "dummy")
-            identity.update(cid=cid, num_clients=1000, process=f"process {cid}")
-            result = GetPropertiesRes(OK, {**identity, "proof": proof(TOKEN, nonce, identity)})
-            return ClientMessage(get_properties_res=serde.get_properties_res_to_proto(result))
+            identity = handshake.Identity(cid, "dummy", f"instance {cid}", "dummy", "dummy", 1000, "dummy")
+            return properties(handshake.answer({"nonce": nonce_of(message)}, identity, TOKEN))
         if kind == "get_parameters_ins":
             return ClientMessage(get_parameters_res=serde.get_parameters_res_to_proto(GetParametersRes(OK, self.model)))
         if kind == "fit_ins":
-            with self.lock:
-                self.at_work += 1
-                self.most_at_work = max(self.most_at_work, self.at_work)
-            time.sleep(self.seconds)
-            with self.lock:
-                self.at_work -= 1
-            result = serde.fit_res_to_proto(FitRes(OK, fl.common.Parameters([], ""), 100 + cid, {"train_loss": 0.5}))
+            self.work()
+            result = serde.fit_res_to_proto(FitRes(OK, Parameters([], ""), 100 + cid, {"train_loss": 0.5}))
             result.parameters.CopyFrom(message.fit_ins.parameters)
             return ClientMessage(fit_res=result)
         if kind == "evaluate_ins":
             return ClientMessage(evaluate_res=serde.evaluate_res_to_proto(EvaluateRes(OK, 0.5, 10, {"accuracy": 0.5})))
         return None
 
-
-def start_clients(address: str, count: int, megabytes: float, seconds: float) -> list[subprocess.Popen]:
-    """Start `count` clients in a few processes; each prints at its end how many of its clients were at work at once."""
-    words = [sys.executable, __file__, "--run_clients", address, str(megabytes), str(seconds)]
-    processes = 1 if seconds else PROCESSES
-    parts = [range(part, count, processes) for part in range(processes)]
-    return [
-        subprocess.Popen([*words, *map(str, part)], stdout=subprocess.PIPE, text=True) for part in parts if len(part)
-    ]
+    def work(self) -> None:
+        """Let the time of a fit pass, and note how many clients do that at once."""
+        with self.lock:
+            self.at_work += 1
+            self.most_at_work = max(self.most_at_work, self.at_work)
+        time.sleep(self.seconds)
+        with self.lock:
+            self.at_work -= 1
 
 
 def run_clients(address: str, megabytes: str, seconds: str, *cids: str) -> None:
-    """Be one of these processes."""
+    """Be a process of clients; print how many of them were at work at once."""
     clients = Clients(float(megabytes), float(seconds))
-    threads = [threading.Thread(target=clients.run, args=(address, int(cid))) for cid in cids]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(cids)) as pool:
+        list(pool.map(clients.run, [address] * len(cids), map(int, cids)))  # the list, so that errors are raised
     print(clients.most_at_work)
 
 
@@ -158,34 +144,39 @@ class Run(NamedTuple):
     sent: dict[str, int]  # bytes by direction, if they were counted
 
 
-def run(server: str, count: int, megabytes: float, seconds: float = 0.0, count_bytes: bool = False) -> Run:
-    """Run a federation of `count` clients with the server "plain" or "ours"; a fit takes the clients `seconds`."""
+def run(server: str, count: int, megabytes: float, seconds: float = 0.0, relayed: bool = False) -> Run:
+    """Run a federation of `count` clients with "Flower's" server or "ours"; a fit takes the clients `seconds`."""
     address = free_address()
-    with tempfile.TemporaryDirectory() as folder:
-        if server == "plain":
-            command = [sys.executable, __file__, "--run_plain", address, str(count)]
-        else:
-            Path(folder, "token").write_bytes(TOKEN)
-            command = [
-                sys.executable, "server.py", "--server_address", address, "--min_num_clients", str(count),
-                "--rounds", str(ROUNDS), "--results_dir", f"{folder}/results", "--token_file", f"{folder}/token",
-            ]  # fmt: skip
-        log = Path(folder, "log")
-        with log.open("w") as file:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.DEVNULL)
-        relay = Relay(address) if count_bytes else None
-        clients = start_clients(relay.address if relay else address, count, megabytes, seconds)
-        _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0, log.read_text()
-        at_work = sum(int(client.communicate(timeout=60)[0]) for client in clients)
-        if server == "plain":
-            rounds = [float(line) for line in log.read_text().split()]
-        else:
-            rows = read_csv(Path(folder, "results/rounds.csv"))
-            assert all(int(row["clients"]) == count for row in rows)
-            rounds = [float(row["seconds"]) for row in rows]
-    assert len(rounds) == ROUNDS
-    return Run(rounds[1:], usage.ru_maxrss / 1024, at_work, relay.counts if relay else {})
+    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder)) as processes:
+        table = Path(folder, "results", "rounds.csv")
+        process = start(server, processes, address, count, table)
+        relay = Relay(address) if relayed else None
+        parts = 1 if seconds else min(PROCESSES, count)
+        client_address = relay.address if relay else address
+        clients = [
+            processes.start(THIS, "--run_clients", client_address, megabytes, seconds, *range(part, count, parts))
+            for part in range(parts)
+        ]
+        _, process.popen.returncode, usage = os.wait4(process.popen.pid, 0)  # Popen.wait tells nothing about memory
+        assert process.popen.returncode == 0, process.output
+        for client in clients:
+            assert client.exit_code() == 0, client.output
+        at_once = sum(int(client.own_lines[-1]) for client in clients)
+        rows = read_table(table)
+    assert [int(row["clients"]) for row in rows] == [count] * ROUNDS
+    round_seconds = [float(row["seconds"]) for row in rows[1:]]
+    return Run(round_seconds, usage.ru_maxrss / 1024, at_once, relay.counts if relay else {})
+
+
+def start(server: str, processes: Processes, address: str, count: int, table: Path) -> Process:
+    """Start "Flower's" server or "ours", that will write the table of rounds."""
+    table.parent.mkdir()
+    if server == "Flower's":
+        return processes.start(THIS, "--run_flowers_server", address, count, table)
+    token = table.parent / "token"
+    token.write_bytes(TOKEN)
+    flags = "--server_address", address, "--min_num_clients", count, "--rounds", ROUNDS
+    return processes.start("server.py", *flags, "--results_dir", table.parent, "--token_file", token)
 
 
 class Relay:
@@ -218,59 +209,58 @@ class Relay:
             target.shutdown(socket.SHUT_WR)
 
 
+def compare_servers(args: argparse.Namespace) -> None:
+    """Print the table of seconds and memory."""
+    print_head("clients", "model", "ms a client, Flower's", "ours", "ratio", "peak MB, Flower's", "ours", "ratio")
+    for megabytes in args.megabytes:
+        for count in (count for count in args.clients if count * megabytes <= MOST_MEGABYTES):
+            pairs = [[run(name, count, megabytes) for name in ("Flower's", "ours")] for _ in range(args.repeat)]
+            ms = [1000 * median(s for run in runs for s in run.seconds) / count for runs in zip(*pairs)]
+            peak = [median(run.peak_mb for run in runs) for runs in zip(*pairs)]
+            print_row(
+                *(str(count), f"{megabytes:g} MB", f"{ms[0]:.2f}", f"{ms[1]:.2f}", f"{ms[1] / ms[0]:.2f}"),
+                *(f"{peak[0]:.0f}", f"{peak[1]:.0f}", f"{peak[1] / peak[0]:.2f}"),
+            )
+
+
+def compare_clients_at_once(args: argparse.Namespace) -> None:
+    """Print the table of clients that take their time."""
+    print_head(f"clients that take {PAUSE} s for a fit", "at once, Flower's", "ours", "s a round, Flower's", "ours")
+    count = max(args.clients)
+    runs = [run(name, count, min(args.megabytes), seconds=PAUSE) for name in ("Flower's", "ours")]
+    print_row(str(count), *(str(run.at_once) for run in runs), *(f"{median(run.seconds):.1f}" for run in runs))
+
+
+def count_bytes(args: argparse.Namespace) -> None:
+    """Print the table of bytes on the wire."""
+    print_head("model", "bytes to the client a round / model", "to the server / model")
+    for megabytes in args.megabytes:
+        sent = run("ours", 1, megabytes, relayed=True).sent
+        size = sum(len(tensor) for tensor in Clients(megabytes, 0).model.tensors)
+        to_client = sent["to the client"] / ROUNDS / size
+        # The client is the one whose model is the first global one, so it also sends that once.
+        to_server = (sent["to the server"] - size) / ROUNDS / size
+        print_row(f"{megabytes:g} MB", f"{to_client:.4f}", f"{to_server:.4f}")
+
+
 def main() -> None:
     """Compare the servers, or be one of the processes that this starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--megabytes", type=float, nargs="+", default=MEGABYTES)
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--run_plain", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--run_flowers_server", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--run_clients", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.run_plain:
-        plain_server(args.run_plain[0], int(args.run_plain[1]))
+    if args.run_flowers_server:
+        run_flowers_server(*args.run_flowers_server)
     elif args.run_clients:
         run_clients(*args.run_clients)
     else:
-        compare(args)
-
-
-def compare(args: argparse.Namespace) -> None:
-    """Measure and print the tables."""
-    print(versions())
-    print_row("clients", "model", "ms a client, plain", "ours", "ratio", "peak MB, plain", "ours", "ratio")
-    print_row(*["---"] * 8)
-    for megabytes in args.megabytes:
-        for count in (count for count in args.clients if count * megabytes <= MOST_MEGABYTES):
-            pairs = [(run("plain", count, megabytes), run("ours", count, megabytes)) for _ in range(args.repeat)]
-            plain, ours = zip(*pairs)
-            ms = [1000 * statistics.median(s for run in runs for s in run.seconds) / count for runs in (plain, ours)]
-            peak = [statistics.median(run.peak_mb for run in runs) for runs in (plain, ours)]
-            print_row(
-                *(str(count), f"{megabytes:g} MB", f"{ms[0]:.2f}", f"{ms[1]:.2f}", f"{ms[1] / ms[0]:.2f}"),
-                *(f"{peak[0]:.0f}", f"{peak[1]:.0f}", f"{peak[1] / peak[0]:.2f}"),
-            )
-
-    print()
-    print_row(f"clients that take {PAUSE} s for a fit", "at once, plain", "ours", "seconds a round, plain", "ours")
-    print_row(*["---"] * 5)
-    count = max(args.clients)
-    plain, ours = (run(name, count, min(args.megabytes), seconds=PAUSE) for name in ("plain", "ours"))
-    seconds = (f"{statistics.median(run.seconds):.1f}" for run in (plain, ours))
-    print_row(str(count), str(plain.at_once), str(ours.at_once), *seconds)
-
-    print()
-    print_row("model", "bytes to the client a round / model", "to the server / model")
-    print_row(*["---"] * 3)
-    for megabytes in args.megabytes:
-        sent = run("ours", 1, megabytes, count_bytes=True).sent
-        size = sum(len(tensor) for tensor in Clients(megabytes, 0).model.tensors)
-        # The client is the one whose model is the first global one, so it also sends that once.
-        print_row(
-            f"{megabytes:g} MB",
-            f"{sent['to the client'] / ROUNDS / size:.4f}",
-            f"{(sent['to the server'] - size) / ROUNDS / size:.4f}",
-        )
+        print(versions())
+        for table in (compare_servers, compare_clients_at_once, count_bytes):
+            table(args)
+            print()
 
 
 if __name__ == "__main__":

@@ -16,9 +16,21 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from common import print_row, run_federation, versions, write_partitions
+from common import print_head, print_row, run_federation, versions, write_partitions
 
 ROUNDS = 3
+
+
+def seconds_a_round(framework: str, dataset: str, counts: list[int], repeat: int) -> dict[int, float]:
+    """Return the median seconds of a round by the number of clients."""
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
+    with tempfile.TemporaryDirectory() as folder:
+        for count in counts * repeat:
+            data_dir = Path(folder, str(count))
+            write_partitions(dataset, count, data_dir)
+            rounds = run_federation(framework, dataset, data_dir, count, ROUNDS).rounds
+            seconds[count] += [float(row["seconds"]) for row in rounds[1:]]
+    return {count: statistics.median(times) for count, times in seconds.items()}
 
 
 def main() -> None:
@@ -30,25 +42,14 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=2)
     args = parser.parse_args()
     print(versions())
-    print_row("clients", "a round", "one client alone", "ideal", "a round / ideal")
-    print_row(*["---"] * 5)
+    print_head("clients", "a round", "one client alone", "ideal", "a round / ideal")
     for framework in args.frameworks:
         for dataset in args.datasets:
-            counts = [1, *args.clients]
-            rounds: dict[int, list[float]] = {count: [] for count in counts}
-            with tempfile.TemporaryDirectory() as folder:
-                for count in counts * args.repeat:
-                    data_dir = Path(folder, str(count))
-                    write_partitions(dataset, count, data_dir)
-                    rounds[count] += run_federation(framework, dataset, data_dir, count, ROUNDS).round_seconds[1:]
-            seconds = {count: statistics.median(times) for count, times in rounds.items()}
+            seconds = seconds_a_round(framework, dataset, [1, *args.clients], args.repeat)
             for count in args.clients:
                 ideal = seconds[1] * count / min(count, os.cpu_count())
-                print_row(
-                    f"{count} x {framework}, {dataset}",
-                    *(f"{s:.2f} s" for s in (seconds[count], seconds[1], ideal)),
-                    f"{seconds[count] / ideal:.2f}",
-                )
+                cells = (f"{s:.2f} s" for s in (seconds[count], seconds[1], ideal))
+                print_row(f"{count} x {framework}, {dataset}", *cells, f"{seconds[count] / ideal:.2f}")
 
 
 if __name__ == "__main__":

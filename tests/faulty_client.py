@@ -1,6 +1,6 @@
 """A client that does not learn but computes: the real connection around a model of a few numbers, and faults on order.
 
-    python tests/device.py --cid 0 --server_address ADDRESS [the other flags of a client]
+    python tests/faulty_client.py --cid 0 --server_address ADDRESS [the other flags of a client]
 
 Each fit adds numbers to the model that depend on the client and the round only, so a run has one possible result. The
 environment variable FAULTS holds a JSON object:

@@ -36,7 +36,7 @@ class Process:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **popen_arguments.pop("env", {})}
         with log.open("wb") as file:
             self.popen = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=environment, **{"cwd": ROOT, **popen_arguments}
+                command, stdout=file, stderr=subprocess.STDOUT, env=environment, **popen_arguments
             )
 
     @property
@@ -69,10 +69,11 @@ class Process:
 
 
 class Processes:
-    """Starts scripts of the project, with their output in `folder`; kills what still runs when the block ends."""
+    """Starts scripts of `project`, with their output in `folder`; kills what still runs when the block ends."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, project: Path = ROOT) -> None:
         self.folder = folder
+        self.project = project
         self.running: list[Process] = []
 
     def __enter__(self) -> Processes:
@@ -85,6 +86,7 @@ class Processes:
 
     def start(self, script: str, *arguments: object, python: str | Path = sys.executable, **popen: Any) -> Process:
         log = self.folder / f"{len(self.running)}-{Path(script).stem}.log"
+        popen.setdefault("cwd", self.project)
         self.running.append(Process([str(python), script, *map(str, arguments)], log, **popen))
         return self.running[-1]
 

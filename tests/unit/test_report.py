@@ -56,7 +56,7 @@ def test_a_round_is_told(tmp_path, capsys):
     report.start_round(4)
     report.add_central_evaluation(0.25, 0.95)
     report.add_fit(member(1), fit_result(MODEL, 20, train_loss=0.5, seconds=1.5, temperature_c=61.5))
-    report.add_fit(member(0), fit_result(MODEL, 10, secret=1.0, note="text is left out", peak_memory_mb=200))
+    report.add_fit(member(0), fit_result(MODEL, 10, secret=1.0, temperature_c="=1+1", peak_memory_mb=200))
     report.add_evaluation(member(1), evaluation(0.75, 5, accuracy=0.9, seconds=0.1))
     assert read_table(tmp_path / "rounds.csv") == []  # it is added as a whole
     report.end_round(2, 1, 0.75, None)
@@ -137,7 +137,8 @@ def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path):
 def test_what_is_not_a_whole_row_goes(tmp_path, half):
     write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n" + half)
     Report(tmp_path, Checkpoint(MODEL, round=2, results=1, failures=1))
-    assert [(row["round"], row["loss"]) for row in read_table(tmp_path / "rounds.csv")] == [("1", "0.5"), ("2", "")]
+    rows = [(row["round"], row["clients"], row["failures"]) for row in read_table(tmp_path / "rounds.csv")]
+    assert rows == [("1", "2", "0"), ("2", "1", "1")]  # the latter is made from the checkpoint
 
 
 def test_a_round_without_its_row_gets_one(tmp_path):
@@ -175,8 +176,11 @@ def test_a_table_that_cannot_be_written_is_an_oserror(tmp_path):
 
 def test_the_picture(tmp_path, monkeypatch):
     from federation.server import report
+    from matplotlib.axes import Axes
 
-    drawn = []
+    drawn, legends = [], []
+    legend = Axes.legend
+    monkeypatch.setattr(Axes, "legend", lambda axis: (legends.append(axis), legend(axis))[1])
     draw_curve = report._draw_curve
 
     def watched(axis, rows, column, label):
@@ -187,10 +191,10 @@ def test_the_picture(tmp_path, monkeypatch):
     write_tables(tmp_path, "1,0,2,,,,,1.5\r\n")  # neither clients nor figures: every axis is empty
     draw_history(tmp_path)
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
-    assert [points for _, points in drawn] == [[]] * 4
+    assert [points for _, points in drawn] == [[]] * 4 and legends == []
     del drawn[:]
     rounds = "1,2,0,,0.5,nan,x,1.5\r\n2,2,0,0.25,0.75,,,1.5\r\n"
-    clients = "1,,,20,,,9,,,\r\n1,10,pi,20,,,3,,,\r\n2,10,pi,20,,,,,,\r\n1,9,pi,20,,,4,,,\r\n"
+    clients = "1,,,20,,,9,,,\r\n1,10,pi,20,,,3,,,\r\n2,10,pi,20,,,,,,\r\n1,9,pi,20,,,4,,,\r\n2,9"
     write_tables(tmp_path, rounds, clients)
     draw_history(tmp_path)
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
@@ -202,3 +206,4 @@ def test_the_picture(tmp_path, monkeypatch):
         ("client 9", [(1, 4)]),
         ("client 10", [(1, 3)]),
     ]
+    assert len(legends) == 3
