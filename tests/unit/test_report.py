@@ -176,6 +176,7 @@ def test_a_table_that_cannot_be_written_is_an_oserror(tmp_path):
 
 def test_the_picture(tmp_path, monkeypatch):
     from federation.server import report
+
     from matplotlib.axes import Axes
 
     drawn, legends = [], []
