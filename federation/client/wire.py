@@ -70,7 +70,9 @@ def _channel(address: str, root_certificate: bytes | None) -> grpc.Channel:
 
 def _decode(message: ServerMessage) -> tuple[str, Any]:
     """Return the task in a message and Flower's instruction, such as ("fit", FitIns(...))."""
-    field = message.WhichOneof("msg") or "unknown_ins"  # such as fit_ins
+    field = message.WhichOneof("msg")  # such as fit_ins
+    if field is None:
+        raise ConnectionLost("it asked something that this version of Flower does not know", was_asked=False)
     task = field[: -len("_ins")]
     if task == "reconnect":
         return task, None

@@ -65,7 +65,7 @@ class Report:
             rows.append({"round": resumed.round, "clients": resumed.results, "failures": resumed.failures})
         with replaced(self.folder / name) as file:
             text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-            table = csv.DictWriter(text, TABLES[name])
+            table = csv.DictWriter(text, TABLES[name], extrasaction="ignore")
             table.writeheader()
             table.writerows(rows)
             text.detach()
@@ -128,7 +128,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def _whole_rows(path: Path) -> list[Row]:
     """Return the rows of a table that were written to their end."""
     rows = read_table(path)
-    return [row for row in rows if None not in row and None not in row.values() and row["round"].isdecimal()]
+    return [row for row in rows if None not in row and None not in row.values() and row.get("round", "").isdecimal()]
 
 
 def _number(cell: str | None) -> float:
@@ -155,7 +155,7 @@ def draw_history(folder: Path) -> None:
             axis.legend()
     clients: dict[float, list[Row]] = {}  # rows by cid
     for row in read_table(folder / "clients.csv"):
-        clients.setdefault(_number(row["cid"]), []).append(row)
+        clients.setdefault(_number(row.get("cid")), []).append(row)
     for cid in sorted(cid for cid in clients if cid == cid):  # plain Flower clients have none: NaN
         _draw_curve(axes[2], clients[cid], "seconds", f"client {cid:.0f}")
     axes[2].set(title="Training time by client", xlabel="round", ylabel="seconds")
@@ -170,7 +170,7 @@ def draw_history(folder: Path) -> None:
 
 def _draw_curve(axis: Axes, rows: Iterable[Row], column: str, label: str) -> None:
     """Draw the numbers in a column by round, if there are any."""
-    points = [(_number(row["round"]), _number(row[column])) for row in rows]
+    points = [(_number(row.get("round")), _number(row.get(column))) for row in rows]
     points = [point for point in points if math.isfinite(sum(point))]
     if points:
         axis.plot(*zip(*points), marker="o", label=label)

@@ -204,3 +204,8 @@ def test_a_refusal_ends_the_stream(stream):
     with pytest.raises(Refused, match="go"):
         stream("get_properties", answer=refuse)
     assert stream.left == [None]
+
+
+def test_a_question_from_the_future(wire, server_message):
+    with pytest.raises(wire.ConnectionLost, match="asked something that this version of Flower does not know"):
+        wire._decode(server_message())
