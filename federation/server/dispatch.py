@@ -13,6 +13,7 @@ from federation.server.client_manager import DeviceClientManager, identity_of, k
 from flwr.server.client_proxy import ClientProxy
 
 PATIENCE = 10  # seconds in which a client whose connection broke is back, if its network is
+LATER = 1  # seconds: when the time is over, Flower ends the connection that much after the waiting has ended here
 PAUSE = 0.2  # seconds between two looks for clients that are back
 
 Instructions = List[Tuple[ClientProxy, Any]]  # Flower's, such as FitIns
@@ -83,7 +84,7 @@ class Dispatch:
     def _wait_for_answer(self, client: ClientProxy, instruction: Any) -> None:
         try:
             # Always with a timeout: without, Flower applies that of the previous call.
-            result = getattr(client, self.task)(instruction, self.timeout, group_id=self.server_round)
+            result = getattr(client, self.task)(instruction, self.timeout + LATER, group_id=self.server_round)
         except Exception as error:
             self.arrivals.put(Answer(client, reason=f"its connection ended ({type(error).__name__})"))
             time.sleep(1)  # meanwhile, a client whose connection has ended is unregistered

@@ -7,7 +7,7 @@ import time
 from importlib import import_module
 
 from federation.server.client_manager import DeviceClientManager, identity_of
-from federation.server.dispatch import Dispatch
+from federation.server.dispatch import LATER, Dispatch
 
 import pytest
 from fakes import MODEL, FakeClient, arrive, fit_result, identity, learner, wait_until
@@ -71,7 +71,7 @@ def test_answers_are_sorted_by_cid_whoever_is_first(clients):
 def test_what_a_client_is_asked_and_answers(clients):
     arrive(clients, client := learner(4))
     (answer,) = Dispatch(clients, "evaluate", 7, 12.5).run([(client, "an instruction")])
-    assert client.calls == [("evaluate", "an instruction", 12.5, 7)]
+    assert client.calls == [("evaluate", "an instruction", 12.5 + LATER, 7)]
     assert (answer.client, answer.result.loss, answer.reason) == (client, 4.0, "")
 
 
