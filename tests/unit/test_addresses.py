@@ -33,6 +33,7 @@ def test_addresses(address, parts):
         "host:8o",
         "fe80::1:80",
         "http://host:80",
+        "host/path:80",
         "a b:80",
     ],
 )
@@ -81,7 +82,7 @@ def test_an_address_of_another_machine_cannot_be_listened_on():
         ("[::1]:80", True),
         ("0.0.0.0:80", False),
         ("[::]:80", False),
-        ("192.168.1.127:80", False),
+        ("192.168.127.1:80", False),
         ("localhost.example.org:80", False),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_client_that_comes_back_is_asked_again(clients):
     arrive(clients, old := learner(0, "old", fit=fail), other := learner(1))
     answers, seconds = fit(clients, [old, other])
     assert answers == [("new", ""), ("connection of 1", "")]
-    assert new.calls == old.calls == [("fit", FIT, NEVER, 3)]
+    assert new.calls == old.calls == [("fit", FIT, NEVER + LATER, 3)]
     assert seconds < 5
 
 

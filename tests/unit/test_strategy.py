@@ -68,4 +68,5 @@ def test_numbers_that_would_overflow_in_their_own_type():
 def test_weighted_average():
     assert weighted_average([]) == {}
     assert weighted_average([(1, {"a": 1.0}), (3, {"a": 2.0, "b": 5})]) == {"a": 1.75, "b": 5.0}
+    assert weighted_average([(1, {"a": 0.0}), (3, {"a": 1.0})]) == {"a": 0.75}
     assert weighted_average([(1, {"a": math.nan, "b": "x", "c": True}), (0, {"d": 1.0})]) == {}

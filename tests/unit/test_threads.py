@@ -163,7 +163,7 @@ def test_flag(choose, forked, capsys, tmp_path):
 TROUBLES = {
     "error": (lambda threads: 1 / 0, "ZeroDivisionError: division by zero"),
     "killed": (lambda threads: os.kill(os.getpid(), signal.SIGKILL), "it was killed"),
-    "hangs": (lambda threads: time.sleep(60), "no end in 0.05 s"),
+    "hangs": (lambda threads: time.sleep(20), "no end in 0.05 s"),
 }
 
 
