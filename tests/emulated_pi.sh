@@ -42,11 +42,11 @@ emulate() { # processor, packages, then the command
 for framework in pytorch tf; do
     for processor in cortex-a53 cortex-a72; do
         echo "== client_$framework.py on $processor"
-        port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
-        timeout 900 "$python" server.py --rounds 1 --min_num_clients 1 --epochs 1 --server_address "127.0.0.1:$port" \
+        address=$(PYTHONPATH=tests "$python" -c 'import processes; print(processes.free_address())')
+        timeout 900 "$python" server.py --rounds 1 --min_num_clients 1 --epochs 1 --server_address "$address" \
             --results_dir "$folder/$framework-$processor" &
         server=$!
-        emulate "$processor" "/$framework" "client_$framework.py" --cid 0 --mnist --server_address "127.0.0.1:$port" \
+        emulate "$processor" "/$framework" "client_$framework.py" --cid 0 --mnist --server_address "$address" \
             --retry_for 60
         wait "$server"
     done
