@@ -13,7 +13,16 @@ from federation import MAX_MESSAGE_BYTES
 from federation.handshake import Refused
 
 import grpc
-from flwr.common import serde
+from flwr.common import (
+    Code,
+    EvaluateRes,
+    FitRes,
+    GetParametersRes,
+    GetPropertiesRes,
+    Parameters,
+    Status,
+    serde,
+)
 from flwr.proto.transport_pb2 import ClientMessage, Reason, ServerMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
@@ -80,6 +89,23 @@ def _decode(message: ServerMessage) -> tuple[str, Any]:
 
 
 def _encode(task: str, result: Any) -> ClientMessage:
-    """Return the message with the result of a task, such as a FitRes."""
+    """Return the message with the result of a task, such as a FitRes; with a failure if it cannot be sent."""
     field = f"{task}_res"
-    return ClientMessage(**{field: getattr(serde, f"{field}_to_proto")(result)})
+    encode = getattr(serde, f"{field}_to_proto")
+    try:
+        return ClientMessage(**{field: encode(result)})
+    except (TypeError, ValueError) as error:  # for instance a metric that is larger than 64 bits
+        return ClientMessage(**{field: encode(failure(task, f"its result cannot be sent ({error})"))})
+
+
+def failure(task: str, reason: str) -> GetPropertiesRes | GetParametersRes | FitRes | EvaluateRes:
+    """Return the result of a task that failed, as Flower has it, with the reason."""
+    # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
+    status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
+    if task == "get_properties":
+        return GetPropertiesRes(status, {})
+    if task == "get_parameters":
+        return GetParametersRes(status, Parameters([], ""))
+    if task == "fit":
+        return FitRes(status, Parameters([], ""), 0, {})
+    return EvaluateRes(status, 0.0, 0, {})

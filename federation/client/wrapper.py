@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 from federation import handshake
 from federation.client.device import vital_signs
+from federation.client.wire import failure
 
 import numpy as np
 from flwr.client import NumPyClient
@@ -18,15 +19,11 @@ from flwr.common import (
     EvaluateRes,
     FitIns,
     FitRes,
-    GetParametersRes,
     GetPropertiesIns,
     GetPropertiesRes,
-    Parameters,
     Scalar,
     Status,
 )
-
-NO_PARAMETERS = Parameters(tensors=[], tensor_type="")
 
 
 class ClientWrapper:
@@ -57,7 +54,7 @@ class ClientWrapper:
             raise
         except Exception as error:
             traceback.print_exc()
-            return _failure(task, f"{type(error).__name__}: {error}")
+            return failure(task, f"{type(error).__name__}: {error}")
 
     def _get_properties(self, instruction: GetPropertiesIns) -> GetPropertiesRes:
         return GetPropertiesRes(Status(Code.OK, ""), handshake.answer(instruction.config, self.identity, self.token))
@@ -76,19 +73,6 @@ class ClientWrapper:
     def _evaluate(self, instruction: EvaluateIns) -> EvaluateRes:
         self.last_result = None  # the server has it, or does not want it any more
         return _measured("evaluate", self.client.evaluate, instruction)
-
-
-def _failure(task: str, reason: str) -> GetPropertiesRes | GetParametersRes | FitRes | EvaluateRes:
-    """Return the result of a task that failed."""
-    # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
-    status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
-    if task == "get_properties":
-        return GetPropertiesRes(status, {})
-    if task == "get_parameters":
-        return GetParametersRes(status, NO_PARAMETERS)
-    if task == "fit":
-        return FitRes(status, NO_PARAMETERS, 0, {})
-    return EvaluateRes(status, 0.0, 0, {})
 
 
 def _digest(instruction: FitIns) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -58,5 +57,7 @@ def load(folder: Path) -> Checkpoint:
             metadata = json.loads(archive.comment)
         member = Identity.read(metadata.pop("member") or {})
         return Checkpoint(model, member=member, **metadata)
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever NumPy, zipfile and json stumble over
         raise ValueError(f"its {NAME} is no checkpoint of a run, or damaged") from error

@@ -29,10 +29,7 @@ class Answer:
 
 
 class Dispatch:
-    """Calls `task`, a method of ClientProxy such as "fit", of many clients for at most `timeout` seconds.
-
-    In these is the time to send the model: Flower's own timeouts begin later.
-    """
+    """Calls `task`, a method of ClientProxy such as "fit", of many clients; takes `timeout` seconds at the most."""
 
     def __init__(self, clients: DeviceClientManager, task: str, server_round: int, timeout: float) -> None:
         self.clients = clients
@@ -48,8 +45,8 @@ class Dispatch:
     def run(self, instructions: Instructions, patience: float = PATIENCE) -> list[Answer]:
         """Ask each client with its instruction; return the answers, sorted by the clients' --cid.
 
-        A client that loses its connection and comes back is asked again, as long as others are at work and `patience`
-        seconds more.
+        A client that loses its connection and comes back is asked again, as long as others are at work and at least for
+        `patience` seconds.
         """
         answers: list[Answer] = []
         for client, instruction in instructions:
@@ -57,7 +54,9 @@ class Dispatch:
         give_up_at = time.monotonic() + self.timeout
         while self.at_work or self.lost:
             now = time.monotonic()
-            if now > give_up_at or (not self.at_work and now > self.lost_at + patience):
+            if not self.at_work and now > self.lost_at + patience:
+                self._send_again()  # a last look
+            if now > give_up_at or not (self.at_work or now <= self.lost_at + patience):
                 break
             try:
                 answer = self.arrivals.get(timeout=min(PAUSE, give_up_at - now))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping
 from federation.files import replaced
 from federation.server.checkpoint import Checkpoint
 from federation.server.client_manager import identity_of, key_of
+from federation.server.validation import as_number
 
 from flwr.common import EvaluateRes, FitRes
 from flwr.server.client_proxy import ClientProxy
@@ -52,7 +53,7 @@ class Report:
         self.folder = folder
         for name in TABLES:
             if resumed is None:
-                with (folder / name).open("x", newline="") as file:
+                with (folder / name).open("x", newline="", encoding="utf-8") as file:
                     csv.writer(file).writerow(TABLES[name])
             else:
                 self._shorten(name, resumed)
@@ -105,22 +106,23 @@ class Report:
 
     def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
         row = self._clients.setdefault(key_of(client), {"round": self._round["round"]})
-        row.update({name: value for name, value in metrics.items() if isinstance(value, (int, float))})
+        own = "round", "examples"  # not for a metric to say
+        row.update({name: v for name, v in metrics.items() if name not in own and as_number(v) is not None})
         identity = identity_of(client)
         if identity is not None:
             row.update(cid=identity.cid, device=identity.device)
         return row
 
     def _append(self, name: str, rows: Iterable[Row]) -> None:
-        with (self.folder / name).open("a", newline="") as file:
+        with (self.folder / name).open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, TABLES[name], extrasaction="ignore").writerows(rows)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file by column; none if there is no such file."""
     try:
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            return list(csv.DictReader(line.replace("\0", "") for line in file))  # NULs come from a power cut
     except FileNotFoundError:
         return []
 

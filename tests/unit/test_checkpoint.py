@@ -99,7 +99,9 @@ def test_pickles_are_not_run(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("comment", ["", "{", "[]", "{}", '{"round": 1}', '{"member": null, "unknown": 1}'])
+@pytest.mark.parametrize(
+    "comment", ["", "{", "[]", "{}", '{"round": 1}', '{"member": null, "unknown": 1}', '{"member": "a"}']
+)
 def test_a_model_without_what_there_is_to_know_about_it(tmp_path, comment):
     np.savez(tmp_path / NAME, *MODEL)
     with zipfile.ZipFile(tmp_path / NAME, "a") as archive:

@@ -216,3 +216,22 @@ def test_another_instance_with_the_same_cid_is_another_client(clients):
     answers, _ = fit(clients, [old], patience=0.05)
     assert answers == [("old", "its connection ended (ConnectionResetError)")]
     assert rival.calls == [] and identity_of(rival).instance == "another start of 0"
+
+
+def test_a_client_that_is_back_when_patience_ends_is_asked_again(clients):
+    """Patience ends while the answers of others keep the server from looking for it."""
+    new, lost = learner(0, "new"), threading.Event()
+
+    def fail(ins):
+        lost.set()
+        raise ConnectionResetError
+
+    def arrive_and_answer(ins):
+        lost.wait(NEVER)
+        arrive(clients, new)
+        return fit_result(MODEL)
+
+    old, other = learner(0, "old", fit=fail), learner(1, fit=arrive_and_answer)
+    arrive(clients, old, other)
+    answers, _ = fit(clients, [old, other], patience=0)
+    assert answers == [("new", ""), ("connection of 1", "")]

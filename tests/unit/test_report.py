@@ -141,6 +141,18 @@ def test_what_is_not_a_whole_row_goes(tmp_path, half):
     assert rows == [("1", "2", "0"), ("2", "1", "1")]  # the latter is made from the checkpoint
 
 
+@pytest.mark.parametrize(
+    ("table", "rows"),
+    [("round,cid,unknown\n1,0,x\n", [("1", "0", "")]), ("other,columns\n1,0\n", []), ("\n1,0\n", []), ("", [])],
+)
+def test_a_table_with_a_damaged_header_gets_a_good_one(tmp_path, table, rows):
+    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n")
+    (tmp_path / "clients.csv").write_text(table)
+    Report(tmp_path, Checkpoint(MODEL, round=1))
+    assert (tmp_path / "clients.csv").read_bytes().startswith(HEADERS["clients.csv"].encode())
+    assert [(row["round"], row["cid"], row["loss"]) for row in read_table(tmp_path / "clients.csv")] == rows
+
+
 def test_a_round_without_its_row_gets_one(tmp_path):
     write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n")
     Report(tmp_path, Checkpoint(MODEL, round=2, results=5, failures=3))
@@ -190,6 +202,7 @@ def test_the_picture(tmp_path, monkeypatch):
 
     monkeypatch.setattr(report, "_draw_curve", watched)
     write_tables(tmp_path, "1,0,2,,,,,1.5\r\n")  # neither clients nor figures: every axis is empty
+    (tmp_path / "clients.csv").write_text("damaged,header\n1,2\n")
     draw_history(tmp_path)
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
     assert [points for _, points in drawn] == [[]] * 4 and legends == []
@@ -208,3 +221,22 @@ def test_the_picture(tmp_path, monkeypatch):
         ("client 10", [(1, 3)]),
     ]
     assert len(legends) == 3
+
+
+def test_a_metric_cannot_pose_as_a_figure_of_the_report(tmp_path):
+    report = Report(tmp_path)
+    report.start_round(3)
+    report.add_fit(member(1), fit_result(MODEL, 20, round=7, examples=1000, cid=5, train_loss=True))
+    report.add_evaluation(member(1), evaluation(0.75, 5, round=8, examples=2000))
+    report.end_round(1, 0, 0.75, None)
+    (row,) = read_table(tmp_path / "clients.csv")
+    assert (row["round"], row["cid"], row["examples"], row["train_loss"]) == ("3", "1", "20", "")
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 100, b"2,\xff\xfe", b"2,1,0\r\n\0\0\0"])
+def test_a_table_damaged_by_a_power_cut_is_continued(tmp_path, damage):
+    write_tables(tmp_path, "1,2,0,,,,,1.5\r\n")
+    with (tmp_path / "rounds.csv").open("ab") as file:
+        file.write(damage)
+    Report(tmp_path, Checkpoint(MODEL, round=2, results=2))
+    assert [row["round"] for row in read_table(tmp_path / "rounds.csv")] == ["1", "2"]

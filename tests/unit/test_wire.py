@@ -81,8 +81,10 @@ def test_only_the_wire_uses_such_parts():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flwr"):
                 names = [alias.name for alias in node.names]
-                if node.module.startswith("flwr.proto") or "serde" in [node.module.rpartition(".")[2], *names]:
-                    found.setdefault(path.name, {})[node.module] = names
+                private_names = names if node.module.startswith("flwr.proto") else {"serde"} & set(names)
+                assert not node.module.endswith("serde"), path
+                if private_names:
+                    found.setdefault(path.name, {})[node.module] = private_names
     expected = {"flwr.common": ["serde"], **{module: PARTS[module] for module in private}}
     assert {name: {m: set(n) for m, n in modules.items()} for name, modules in found.items()} == {
         "wire.py": {module: set(names) for module, names in expected.items()}
@@ -209,3 +211,18 @@ def test_a_refusal_ends_the_stream(stream):
 def test_a_question_from_the_future(wire, server_message):
     with pytest.raises(wire.ConnectionLost, match="asked something that this version of Flower does not know"):
         wire._decode(server_message())
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        FitRes(OK, encoded(MODEL), 20, {"steps": 2**70}),
+        FitRes(OK, encoded(MODEL), 2**64, {}),
+        FitRes(OK, encoded(MODEL), 20, {"text": "\ud800"}),
+        FitRes(OK, encoded(MODEL), 20, {"list": [1, 2]}),
+    ],
+)
+def test_a_result_that_cannot_be_sent(wire, serde, result):
+    message = wire._encode("fit", result)
+    status = serde.fit_res_from_proto(message.fit_res).status
+    assert status.code != OK.code and status.message.startswith("its result cannot be sent (")

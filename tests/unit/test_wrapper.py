@@ -173,7 +173,7 @@ def test_an_error_in_the_other_tasks(client, monkeypatch, task):
 def test_a_failure_can_be_sent(task):
     from federation.client.wire import _encode
 
-    message = _encode(task, wrapper._failure(task, "KeyError: 'x'"))
+    message = _encode(task, wrapper.failure(task, "KeyError: 'x'"))
     assert getattr(message, f"{task}_res").status.message == "KeyError: 'x'"
 
 
