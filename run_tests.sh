@@ -3,7 +3,7 @@
 #
 #     ./run_tests.sh                     # about 20 minutes on 2 cores
 #     ./run_tests.sh --quick             # linters and tests/unit only: seconds, once everything is installed
-#     ./run_tests.sh --all               # also what takes long, downloads a lot or needs root: 75 minutes
+#     ./run_tests.sh --all               # also what takes long, downloads a lot or needs root: 100 minutes
 #     ./run_tests.sh [--all] -k demo     # other words go to pytest
 #
 # Needs Python 3.10 to 3.13 and the internet to install packages, into .venv and beside it. Where there is a Python 3.8
