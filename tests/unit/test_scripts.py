@@ -100,6 +100,12 @@ def test_what_both_scripts_have_in_common(name):
     assert source_of("client_pytorch.py", name) == source_of("client_tf.py", name)
 
 
+def test_both_clients_declare_the_same_flags():
+    declared, loaded = "parser = ArgumentParser(__doc__)", "load_partition("
+    pytorch, tf = (source_of(script, "main") for script in ("client_pytorch.py", "client_tf.py"))
+    assert pytorch[pytorch.index(declared) : pytorch.index(loaded)] == tf[tf.index(declared) : tf.index(loaded)]
+
+
 def test_both_clients_have_the_same_constants():
     names = "NUM_CLIENTS", "EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "TEST_BATCH_SIZE"
     first, second = ({name: constants(script)[name] for name in names} for script in CLIENTS)
