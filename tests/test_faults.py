@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 
 from federation.client.connection import LONGEST_PAUSE
 from federation.handshake import Identity, proof
@@ -771,5 +772,6 @@ def test_200_servers_that_come_and_go(start_device, address):
         server.stop(0).wait(10)
         seen.append(memory_and_threads(client.popen.pid))
     assert "Traceback" not in client.output
-    assert seen[-1][0] - seen[4][0] < 20
-    assert seen[-1][1] - seen[4][1] < 5
+    # gRPC's own threads come and go, between 3 and 11 of them: one that each server leaves behind would be seen beyond.
+    for i, most in ((0, 20), (1, 5)):
+        assert median(state[i] for state in seen[-20:]) - median(state[i] for state in seen[5:25]) < most
