@@ -69,7 +69,8 @@ def content(read: Callable[[Path], Content]) -> Callable[[str], Content]:
         try:
             return read(Path(name))
         except OSError as error:
-            raise argparse.ArgumentTypeError(f"cannot read {error.filename or name}: {error.strerror}") from None
+            reason = error.strerror or error  # NumPy's and zipfile's have none
+            raise argparse.ArgumentTypeError(f"cannot read {error.filename or name}: {reason}") from None
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{name} is of no use: {error}") from None
 

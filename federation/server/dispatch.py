@@ -54,10 +54,12 @@ class Dispatch:
         give_up_at = time.monotonic() + self.timeout
         while self.at_work or self.lost:
             now = time.monotonic()
+            if now > give_up_at:
+                break
             if not self.at_work and now > self.lost_at + patience:
                 self._send_again()  # a last look
-            if now > give_up_at or not (self.at_work or now <= self.lost_at + patience):
-                break
+                if not self.at_work:
+                    break
             try:
                 answer = self.arrivals.get(timeout=min(PAUSE, give_up_at - now))
             except queue.Empty:
