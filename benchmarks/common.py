@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
-from federation.partitions import SOURCES, Examples
+from federation.hub import SOURCES
+from federation.partition_file import Examples
 
 import numpy as np
 from processes import ROOT, Federation, Processes, federate

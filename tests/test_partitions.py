@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -20,7 +22,7 @@ import pytest
 from conftest import PY38_TF, copy_sample, needs_py38_tf
 from flwr_datasets import FederatedDataset
 from PIL import Image
-from processes import ROOT
+from processes import DEADLINE, PROMPTLY, ROOT
 
 PREPARE = "-m", "federation.partitions"
 
@@ -121,16 +123,20 @@ def test_making_a_partition_leaves_no_packages_in_the_process(data_dir, start):
     assert "loaded 81 []" in process.output
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "other arrays", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "no directory", "empty"])
 def test_a_damaged_partition_is_made_again(data_dir, damage, capfd):
     before = partitions.load_partition("mnist", 7, 50, data_dir)
     path = data_dir / "mnist/50/7.npz"
-    content = bytearray(path.read_bytes())
-    if damage == "other arrays":
-        np.savez(path, images=np.zeros((5, 32, 32, 3), np.uint8), labels=np.zeros(5, np.int64))
-    else:
-        content[len(content) // 2] ^= 1
-        path.write_bytes({"truncated": content[:1000], "flipped bit": content, "empty": b""}[damage])
+    content = path.read_bytes()
+    half = len(content) // 2
+    flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+    kinds = {
+        "truncated": content[:1000],
+        "flipped bit": flipped,
+        "no directory": content[:-40] + bytes(40),
+        "empty": b"",
+    }
+    path.write_bytes(kinds[damage])
     after = partitions.load_partition("mnist", 7, 50, data_dir)
     assert str(path) in capfd.readouterr().err
     assert as_pairs(after[0]) == as_pairs(before[0])
@@ -149,6 +155,177 @@ def test_a_damaged_data_set_is_named(data_dir, start, damage):
     assert process.exit_code() == 1
     assert str(path) in process.output and "Traceback" not in process.output
     assert process.output.count("\n") <= 52
+
+
+def write_rows(path: Path, images: list[bytes | None], labels: list[object]) -> None:
+    """Write a data set in the Hub's layout, from image files."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = {"image": [image and {"bytes": image, "path": None} for image in images], "label": labels}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
+DIGIT = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+A_PNG = png(Image.fromarray(DIGIT))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        ([A_PNG] * 20, [*range(1, 11)] * 2, "its labels go from 1 to 10, and have to be from 0 to 9"),
+        ([A_PNG] * 20, [-1] * 20, "its labels go from -1 to -1"),
+        ([A_PNG] * 20, [None] * 20, "TypeError"),
+        ([None] * 20, [1] * 20, "TypeError"),
+        ([png(Image.new("L", (30, 28)))] * 20, [1] * 20, "an image is 30 x 28 pixels, not 28 x 28"),
+        ([b"no image"] * 20, [1] * 20, "cannot identify image file"),
+    ],
+)
+def test_a_data_set_that_is_of_no_use_for_the_model_is_named(tmp_path, start, images, labels, words):
+    path = tmp_path / "mnist/train-00000-of-00001.parquet"
+    write_rows(path, images, labels)
+    process = start(*PREPARE, "--mnist", "--cid", 0, "--num_clients", 1, "--data_dir", tmp_path)
+    assert process.exit_code() == 1
+    assert f"Cannot use {path}" in process.output and words in process.output
+    assert process.output.count("\n") == 1
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_TF, marks=needs_py38_tf)])
+def test_images_of_all_kinds_give_the_pixels_that_they_show(tmp_path, start, python):
+    """The variants of one digit that PNG has: all give the same pixels, in black and white for the one with 1 bit."""
+    grey, black_and_white = Image.fromarray(DIGIT), Image.fromarray(DIGIT).convert("1", dither=Image.Dither.NONE)
+    kinds = [
+        grey,
+        grey.convert("P"),  # a palette
+        grey.convert("RGB"),
+        grey.convert("RGBA"),
+        grey.convert("LA"),
+        Image.fromarray(DIGIT.astype(np.uint16) * 257),  # 16 bits
+        black_and_white,
+    ]
+    write_rows(tmp_path / "mnist/train-00000-of-00001.parquet", list(map(png, kinds)), list(range(len(kinds))))
+    process = start(*PREPARE, "--mnist", "--cid", 0, "--num_clients", 1, "--data_dir", tmp_path, python=python)
+    assert process.exit_code() == 0, process.output
+    with np.load(tmp_path / "mnist/1/0.npz") as arrays:
+        pixels = {int(label): image[:, :, 0] for label, image in zip(arrays["labels"], arrays["images"])}
+    for label, image in pixels.items():
+        expected = np.where(DIGIT >= 128, 255, 0) if kinds[label] is black_and_white else DIGIT
+        assert np.array_equal(image, expected), kinds[label].mode
+
+
+@pytest.mark.parametrize("folder", ["fl [1]", "a*b?", "{1,2}", "100% #1; a::b", "file:data", "~", "Bilder für Ä"])
+def test_a_folder_whose_name_looks_like_a_pattern_or_an_address(data_dir, tmp_path, folder):
+    shutil.copytree(data_dir, tmp_path / folder)
+    for place in (data_dir, tmp_path / folder):
+        partitions.prepare("mnist", [7], 50, place, test=True)
+    for name in ("50/7.npz", "test.npz"):
+        assert (data_dir / "mnist" / name).read_bytes() == (tmp_path / folder / "mnist" / name).read_bytes()
+
+
+def split_into_shards(data_dir: Path, number: int) -> list[Path]:
+    """Cut the training images of a data folder into several files, as the Hub has large data sets."""
+    whole = data_dir / "mnist/train-00000-of-00001.parquet"
+    rows = datasets.Dataset.from_parquet(str(whole), keep_in_memory=True)
+    paths = [whole.with_name(f"train-{i:05}-of-{number:05}.parquet") for i in range(number)]
+    for i, path in enumerate(paths):
+        rows.shard(number, i, contiguous=True).to_parquet(path)
+    whole.unlink()
+    return paths
+
+
+def test_a_data_set_in_several_files_gives_the_same_partitions(data_dir, tmp_path):
+    before = partitions.load_partition("mnist", 7, 50, data_dir)
+    split_into_shards(data_dir, 3)
+    (data_dir / "mnist/50/7.npz").unlink()
+    after = partitions.load_partition("mnist", 7, 50, data_dir)
+    assert [as_pairs(part) for part in before] == [as_pairs(part) for part in after]
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_data_set_of_which_a_file_is_missing_is_not_cut(data_dir, start, lost):
+    paths = split_into_shards(data_dir, 3)
+    paths[lost].unlink()
+    process = start(*PREPARE, "--mnist", "--cid", 0, "--data_dir", data_dir)
+    assert process.exit_code() == 1
+    assert f"lacks {paths[lost].name}" in process.output and process.output.count("\n") == 2
+    assert not list(data_dir.rglob("*.npz"))
+
+
+def test_a_partition_is_cut_again_when_the_data_set_is_another(data_dir, capfd):
+    before = partitions.load_partition("mnist", 7, 50, data_dir)
+    write_rows(data_dir / "mnist/train-00000-of-00001.parquet", [A_PNG] * 200, [3] * 200)
+    after = partitions.load_partition("mnist", 7, 50, data_dir)
+    assert "was cut from other files" in capfd.readouterr().err
+    assert as_pairs(after[0]) != as_pairs(before[0])
+    assert as_pairs(after[0]) + as_pairs(after[1]) == [(DIGIT.tobytes(), 3)] * 4
+
+
+def test_own_images_are_used_and_not_replaced(data_dir, start):
+    """As in the README, with NumPy's default integer on Windows; beside it is a data set that could be cut."""
+    path = data_dir / "mnist/50/7.npz"
+    path.parent.mkdir()
+    np.savez(path, images=np.full((20, 28, 28), 9, np.uint8), labels=np.arange(20, dtype=np.int32) % 10)
+    content = path.read_bytes()
+    train_set, validation_set = partitions.load_partition("mnist", 7, 50, data_dir)
+    assert len(train_set.labels) == 18 and len(validation_set.labels) == 2
+    assert train_set.images.shape == (18, 28, 28, 1) and train_set.labels.dtype == np.int64
+    process = start(*PREPARE, "--mnist", "--cid", 7, "--data_dir", data_dir)
+    assert process.exit_code() == 0, process.output
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("script", ["-m federation.partitions", "client_pytorch.py"])
+@pytest.mark.parametrize("fault", ["labels from 1 to 10", "half a file"])
+def test_own_images_that_are_of_no_use_are_named_and_not_replaced(data_dir, start, script, fault):
+    path = data_dir / "mnist/50/7.npz"
+    path.parent.mkdir()
+    np.savez(path, images=np.zeros((20, 28, 28, 1), np.uint8), labels=np.arange(20) % 10 + 1)
+    if fault == "half a file":
+        path.write_bytes(path.read_bytes()[:5000])
+    content = path.read_bytes()
+    process = start(*script.split(), "--mnist", "--cid", 7, "--data_dir", data_dir)
+    assert process.exit_code() == 2
+    (line,) = process.own_lines
+    assert str(path) in line and {"labels from 1 to 10": "1 to 10", "half a file": "part of one"}[fault] in line
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGILL])
+def test_a_process_that_is_killed_while_it_makes_a_partition(tmp_path, start, hub, number):
+    """By the system for lack of memory, or for an instruction that the processor does not know."""
+    hub.RequestHandlerClass = lambda *_: time.sleep(60)
+    code = (
+        "from pathlib import Path; from federation import partitions\n"
+        f"partitions.load_partition('mnist', 7, 50, Path({str(tmp_path)!r}))"
+    )
+    process = start("-c", code, env=endpoint(hub))
+    children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
+    deadline = time.monotonic() + DEADLINE
+    while not (tmp_path / "mnist/.lock").exists():  # the child's work has begun
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(int(children.read_text()), number)
+    assert process.exit_code(PROMPTLY) == 1
+    assert f"ended by {number.name}" in process.output and "prepare the partition on another" in process.output
+    assert "Traceback" not in process.output and process.output.count("\n") == 2
+
+
+def test_a_partitioner_that_gives_up(data_dir, monkeypatch):
+    """The README's change for uneven data, with so small an alpha that no partition of ten images is found."""
+    import flwr_datasets.partitioner
+
+    def dirichlet(num_partitions: int):
+        return flwr_datasets.partitioner.DirichletPartitioner(num_partitions, partition_by="label", alpha=0.001)
+
+    monkeypatch.setattr(flwr_datasets.partitioner, "IidPartitioner", dirichlet)
+    with pytest.raises(partitions.DataError, match="DirichletPartitioner cannot cut 4500 images into 50 partitions"):
+        partitions.prepare("mnist", [0], 50, data_dir)
 
 
 def test_more_partitions_than_images(data_dir, start):

@@ -15,7 +15,8 @@ from typing import Callable
 from federation.client.device import describe
 from federation.client.flags import ClientSettings
 from federation.files import replaced
-from federation.partitions import SOURCES, Examples
+from federation.hub import SOURCES
+from federation.partition_file import Examples
 
 import numpy as np
 from flwr.client import NumPyClient
