@@ -6,15 +6,21 @@ import argparse
 from pathlib import Path
 from typing import Callable, NoReturn, TypeVar
 
+from federation.output import make_output_safe
+
 Content = TypeVar("Content")
 LONGEST_WAIT = 30 * 24 * 3600  # seconds; more than any clock or lock here has to stand
 MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what travels
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An argparse parser that answers a mistake with one line instead of the whole usage text."""
+    """An argparse parser that answers a mistake with one line instead of the whole usage text.
+
+    Each script begins with one: from then on, its output is safe.
+    """
 
     def __init__(self, description: str | None) -> None:
+        make_output_safe()
         super().__init__(
             description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )
@@ -62,12 +68,20 @@ def _number(text: str) -> float:
         return 0.0  # out of range wherever this is used
 
 
+def path(text: str) -> Path:
+    """Convert to a path. A shell expands `~`, the home folder, in `--flag ~/file`, but not in `--flag=~/file`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"there is no home folder for the ~ in {text!r}") from None
+
+
 def content(read: Callable[[Path], Content]) -> Callable[[str], Content]:
     """Return a converter from a name to what `read` makes of the file or folder; it raises OSError or ValueError."""
 
     def convert(name: str) -> Content:
         try:
-            return read(Path(name))
+            return read(path(name))
         except OSError as error:
             reason = error.strerror or error  # NumPy's and zipfile's have none
             raise argparse.ArgumentTypeError(f"cannot read {error.filename or name}: {reason}") from None
@@ -102,7 +116,7 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     """Add `--data_dir`, which clients, server and `federation.partitions` share."""
     parser.add_argument(
         "--data_dir",
-        type=Path,
+        type=path,
         default=Path("data"),
         metavar="FOLDER",
         help="where the data sets are, or where they are downloaded to (default: ./data)",

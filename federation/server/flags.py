@@ -9,7 +9,7 @@ from pathlib import Path
 
 from federation import tls
 from federation.addresses import listen_address
-from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, seconds
+from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, path, seconds
 from federation.server import checkpoint
 
 
@@ -98,6 +98,7 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
 
 def new_results(text: str) -> Path:
     """Check a folder for the results of a new run."""
-    if Path(text, "rounds.csv").exists():
+    folder = path(text)
+    if (folder / "rounds.csv").exists():
         raise argparse.ArgumentTypeError(f"{text} holds the results of another run (--resume goes on)")
-    return Path(text)
+    return folder

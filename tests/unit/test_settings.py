@@ -64,6 +64,31 @@ def test_a_client_without_flags(monkeypatch):
     )
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    """A shell does not expand it in `--flag=~/file`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    certificate, key = self_signed()
+    for name, content in {"ca.crt": certificate, "server.pem": certificate, "server.key": key}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "token").write_text("0123456789abcdef")
+    checkpoint.save(tmp_path, Checkpoint(MODEL, round=1))
+    words = "--cid=0", "--data_dir=~/data", "--token_file=~/token", "--root_certificate=~/ca.crt"
+    client = client_settings(monkeypatch, *words)
+    assert client.data_dir == tmp_path / "data"
+    assert (client.token, client.root_certificate) == (b"0123456789abcdef", certificate)
+    certified = server_settings(monkeypatch, "--results_dir=~/new", "--certificates=~", "--token_file=~/token")
+    assert certified.results_dir == tmp_path / "new"
+    assert certified.certificates == (certificate, certificate, key)
+    resumed = server_settings(monkeypatch, "--resume=~/")
+    assert resumed.results_dir == tmp_path and resumed.resumed.round == 1
+
+
+@pytest.mark.parametrize("flag", ["--data_dir", "--token_file", "--root_certificate"])
+def test_the_home_folder_of_nobody(monkeypatch, capsys, flag):
+    message = mistake(capsys, client_settings, monkeypatch, "--cid=0", f"{flag}=~nobody-of-this-name/x")
+    assert message.startswith(f"client.py: argument {flag}: there is no home folder for the ~ in")
+
+
 def test_a_client_with_all_flags(monkeypatch, tmp_path):
     certificate, _ = self_signed()
     (tmp_path / "ca.crt").write_bytes(certificate)
