@@ -54,7 +54,8 @@ def read(path: Path, dataset: str, available: list[str]) -> Examples | None:
         return None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    is_own = start != b"" and not start[30:].startswith(MARK.encode())  # in zip, 30 bytes come before the first name
+    is_empty = not start.strip(b"\0")  # zeros are what a power cut leaves
+    is_own = not is_empty and not start[30:].startswith(MARK.encode())  # in zip, 30 bytes come before the first name
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is no npz archive, or only a part of one")

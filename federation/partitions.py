@@ -165,7 +165,10 @@ def _cut(rows: datasets.Dataset, cid: int, num_clients: int) -> datasets.Dataset
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some partitioners tell of each attempt
-            return partitioner.load_partition(cid)
+            partition = partitioner.load_partition(cid)
+        if len(partition) < 2:
+            raise ValueError(f"partition {cid} has {len(partition)} images")
+        return partition
     except Exception as error:  # a partitioner may not find a solution: DirichletPartitioner gives up at the tenth
         kind = type(partitioner).__name__
         raise DataError(

@@ -17,10 +17,12 @@ from pathlib import Path
 from federation import partitions
 
 import datasets
+import flwr_datasets.partitioner
 import numpy as np
 import pytest
 from conftest import PY38_TF, copy_sample, needs_py38_tf
 from flwr_datasets import FederatedDataset
+from flwr_datasets.partitioner import DirichletPartitioner, ExponentialPartitioner
 from PIL import Image
 from processes import DEADLINE, PROMPTLY, ROOT
 
@@ -316,16 +318,19 @@ def test_a_process_that_is_killed_while_it_makes_a_partition(tmp_path, start, hu
     assert "Traceback" not in process.output and process.output.count("\n") == 2
 
 
-def test_a_partitioner_that_gives_up(data_dir, monkeypatch):
+@pytest.mark.parametrize(
+    "partitioner",
+    [
+        lambda num_partitions: DirichletPartitioner(num_partitions, partition_by="label", alpha=0.001),
+        lambda num_partitions: ExponentialPartitioner(num_partitions),  # the first partitions are empty
+    ],
+)
+def test_a_partitioner_that_finds_no_solution(data_dir, monkeypatch, partitioner):
     """The README's change for uneven data, with so small an alpha that no partition of ten images is found."""
-    import flwr_datasets.partitioner
-
-    def dirichlet(num_partitions: int):
-        return flwr_datasets.partitioner.DirichletPartitioner(num_partitions, partition_by="label", alpha=0.001)
-
-    monkeypatch.setattr(flwr_datasets.partitioner, "IidPartitioner", dirichlet)
-    with pytest.raises(partitions.DataError, match="DirichletPartitioner cannot cut 4500 images into 50 partitions"):
+    monkeypatch.setattr(flwr_datasets.partitioner, "IidPartitioner", partitioner)
+    with pytest.raises(partitions.DataError, match="Partitioner cannot cut 4500 images into 50 partitions: .*\n.*"):
         partitions.prepare("mnist", [0], 50, data_dir)
+    assert not list(data_dir.rglob("*.npz"))
 
 
 def test_more_partitions_than_images(data_dir, start):

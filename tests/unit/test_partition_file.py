@@ -41,7 +41,10 @@ def test_out_of_date(path, capsys):
     assert str(path) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:3000], lambda content: b"", lambda c: c[:999] + c[1000:]])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:3000], lambda content: b"", lambda c: bytes(len(c)), lambda c: c[:999] + c[1000:]],
+)
 def test_damaged(path, damage, capsys):
     write(path, Examples(GREY, LABELS), FILES)
     path.write_bytes(damage(path.read_bytes()))
