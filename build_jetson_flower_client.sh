@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Builds the Docker image flower_client, in which a client trains on the GPU of an NVIDIA Jetson.
+# Builds the Docker image flower_client, in which a client trains on the GPU of an NVIDIA Jetson: client_pytorch.py or
+# client_tf.py.
 #
-#     ./build_jetson_flower_client.sh --pytorch                 # for client_pytorch.py
-#     ./build_jetson_flower_client.sh --tensorflow              # for client_tf.py
-#     ./build_jetson_flower_client.sh --pytorch --no-cache      # all steps anew
+#     ./build_jetson_flower_client.sh --pytorch
+#     ./build_jetson_flower_client.sh --tensorflow
 #
+#     --no-cache            build with all steps anew
 #     --base-image IMAGE    build on this image instead of the one that fits the device
 #     --l4t VERSION         build for this L4T release, such as 35.4.1, instead of the device's
 #     --tag NAME            the name of the image (flower_client)
@@ -12,11 +13,11 @@
 #
 # Then, in this folder:
 #
-#     docker run -it --rm --runtime nvidia -v `pwd`:/client flower_client
+#     docker run -it --rm --runtime nvidia -v "$(pwd)":/client flower_client
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage() { sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]##*/}"; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]##*/}"; }
 stop() { echo "build_jetson_flower_client.sh: $1" >&2; exit 1; }
 wrong_words() { echo "build_jetson_flower_client.sh: $1" >&2; usage >&2; exit 2; }
 value() { if [[ ${2:--} == -* ]]; then wrong_words "$1 needs a value"; else echo "$2"; fi; }
@@ -79,5 +80,5 @@ if [ -n "$dry_run" ]; then
 else
     command -v docker > /dev/null || stop "there is no docker here; on a Jetson, it comes with JetPack: sudo apt install nvidia-jetpack"
     "${build[@]}"
-    echo "built $tag; to use it in this folder: docker run -it --rm --runtime nvidia -v \`pwd\`:/client $tag"
+    echo "built $tag; to use it in this folder: docker run -it --rm --runtime nvidia -v \"\$(pwd)\":/client $tag"
 fi

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Makes the certificates with which the server proves who it is and the traffic is encrypted (TLS).
+# Makes the certificates with which the server proves who it is and the traffic is encrypted (TLS), for the names and
+# addresses of this machine, and for others that are given:
 #
-#     ./make_certificates.sh                              # for the names and addresses of this machine
-#     ./make_certificates.sh 192.168.1.10 laptop.lan      # for these too
+#     ./make_certificates.sh
+#     ./make_certificates.sh 192.168.1.10 laptop.lan
 #
 # They go to the folder certificates/:
 #
@@ -15,41 +16,70 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage() { sed -n '2,15s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "$0"; }
+say() { echo "make_certificates.sh: $1" >&2; }
 for word in "$@"; do
     case "$word" in
         -h | --help) usage; exit 0 ;;
-        -* | "" | *[!A-Za-z0-9.:_-]*) echo "make_certificates.sh: '$word' is no name or address" >&2; usage >&2; exit 2 ;;
+        -* | "" | *[!A-Za-z0-9.:_-]*) say "'$word' is no name or address"; usage >&2; exit 2 ;;
     esac
 done
 
+# The addresses of this machine that others can use. Debian's hostname knows them, ip and ifconfig each print them in a
+# way of their own, after "inet " or "inet6 ".
+own_addresses() {
+    PATH=$PATH:/usr/sbin:/sbin
+    { hostname -I | tr ' ' '\n' | sed 's/^/inet /' || ip address || ifconfig; } 2> /dev/null |
+        sed -n 's/.*inet6\{0,1\} \(addr: *\)\{0,1\}\([0-9A-Fa-f.:]\{1,\}\).*/\2/p' | grep -v -e '^127\.' -e '^::1$' -e '^fe80:'
+}
+addresses=$(own_addresses) || [ $# -gt 0 ] || say "found no address of this machine; to have it in, give it: $0 192.168.1.10"
+
+name=$(uname -n)
+case "$name" in
+    "" | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) say "left out: the name '$name', which a certificate cannot hold"; own_names=() ;;
+    *) own_names=("$name" "${name%%.*}.local") ;;
+esac
+
 # Each name or address as OpenSSL wants it; a gRPC client that connects to an address looks for just that in the list.
-alternative_names=
-for name in localhost 127.0.0.1 ::1 "$(hostname)" "$(hostname).local" $(hostname -I 2>/dev/null || true) "$@"; do
-    if [[ $name =~ ^[0-9.]+$ || $name == *:* ]]; then kind=IP; else kind=DNS; fi
+alternative_names=DNS:localhost,IP:127.0.0.1,IP:::1
+for name in ${own_names[@]+"${own_names[@]}"} $addresses "$@"; do
+    if [[ $name =~ ^[0-9]+(\.[0-9]+){3}$ || $name == *:* ]]; then kind=IP; else kind=DNS; fi
     alternative_names+=,$kind:$name
 done
-alternative_names=${alternative_names#,}
 
 # OpenSSL talks a lot; show it only when something fails.
 quietly() {
     local output
     output=$("$@" 2>&1) || { echo "$output" >&2; exit 1; }
 }
+make_key() { quietly openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:prime256v1 -out "$1"; }
 
 mkdir -p certificates
-cd certificates
 umask 077 # keys are for their owner only
-key_type=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
-if ! [ -e ca.key ]; then
-    quietly openssl req -x509 "${key_type[@]}" -keyout ca.key -out ca.crt -days 3650 -subj "/CN=Federated learning on $(hostname)" \
-        -addext keyUsage=critical,keyCertSign,cRLSign
+new=$PWD/certificates/new
+rm -rf "$new"
+mkdir "$new"
+trap 'rm -rf "$new"' EXIT
+cd certificates
+for name in ca.key ca.crt server.key; do
+    [ ! -s $name ] || cp -p $name "$new"
+done
+cd "$new"
+if [ -e ca.crt ] && [ ! -e ca.key ]; then
+    say "certificates/ca.key is missing, which belongs to ca.crt: bring it back, or delete ca.crt and give the devices a new one"
+    exit 1
 fi
-quietly openssl req "${key_type[@]}" -keyout server.key -out server.csr -subj "/CN=Federated learning server"
+[ -e ca.key ] || make_key ca.key
+[ -e ca.crt ] || quietly openssl req -x509 -new -key ca.key -out ca.crt -days 3650 -subj "/CN=Federated learning" \
+    -addext keyUsage=critical,keyCertSign,cRLSign
+[ -e server.key ] || make_key server.key
+quietly openssl req -new -key server.key -out server.csr -subj "/CN=Federated learning server"
 printf '%s\n' "subjectAltName=$alternative_names" basicConstraints=critical,CA:false keyUsage=critical,digitalSignature \
     extendedKeyUsage=serverAuth > extensions
 quietly openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -extfile extensions \
     -out server.pem
-rm server.csr extensions
+quietly openssl verify -CAfile ca.crt server.pem # on a full disk, OpenSSL writes empty files and says nothing
 chmod 644 ca.crt server.pem
+# Only now, keys first: whatever fails, and whenever, what was there still works, and the next run goes on from there.
+mv -f ca.key ca.crt server.key server.pem ..
 echo "certificates/server.pem is valid for ${alternative_names//,/, }"

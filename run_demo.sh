@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# A whole federation on this machine: a server and two clients, each a process of its own, learn to read digits.
+# A whole federation on this machine: a server and two clients, each a process of its own, learn to read digits. The
+# clients are in PyTorch, with --tf in TensorFlow.
 #
-#     ./run_demo.sh           # clients in PyTorch
-#     ./run_demo.sh --tf      # clients in TensorFlow
+#     ./run_demo.sh
+#     ./run_demo.sh --tf
 #
 # Needs Python 3.9 to 3.13. The first run installs the requirements into .venv and needs the internet for that; later
 # runs do not. The digits are those in sample_data/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
 framework=pytorch
 case "$#:${1:-}" in
     0:) ;;

@@ -2,7 +2,9 @@
 
     python benchmarks/client_costs.py
     python benchmarks/client_costs.py --frameworks pytorch --datasets mnist --repeat 5
-    python benchmarks/client_costs.py --project ../another_checkout     # its client, server and .venv
+    python benchmarks/client_costs.py --project ../another_checkout
+
+The last one takes client, server and .venv from another checkout.
 
 - "start" is from the start of the process until the server sees the client, its partition being prepared and the
   number of threads known.

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Does the PyTorch client for MNIST get along with little memory? Three rounds in a memory cgroup, without swap.
 #
-#     sudo benchmarks/little_memory.sh 416 [PYTHON]      # megabytes; a Raspberry Pi Zero 2 leaves about that many
+#     sudo benchmarks/little_memory.sh 416
+#     sudo benchmarks/little_memory.sh 416 .venv/bin/python
 #
-# PYTHON runs the client and should have the CPU build of PyTorch, as on a board: the CUDA build takes 280 MB more. What
-# counts is what the kernel counts for such a group: the process and the files that it reads, which are not in memory
-# at the start. Needs root, Linux, and .venv for the server.
+# The number is megabytes: a Raspberry Pi Zero 2 leaves about that many. The Python runs the client and should have the
+# CPU build of PyTorch, as on a board: the CUDA build takes 280 MB more. What counts is what the kernel counts for such a
+# group: the process and the files that it reads, which are not in memory at the start. Needs root, Linux, and .venv for
+# the server.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case "${1:-}" in
     [1-9]*) megabytes=$1 python=${2:-.venv/bin/python} ;;
-    *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 
 folder=$(mktemp -d)

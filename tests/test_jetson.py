@@ -124,7 +124,7 @@ def test_orders_reach_docker(words, programs, tmp_path):
     result = build(*words.split(), programs=programs)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "asked").read_text().splitlines() == command
-    assert f"docker run -it --rm --runtime nvidia -v `pwd`:/client {tag}" in result.stdout
+    assert f'docker run -it --rm --runtime nvidia -v "$(pwd)":/client {tag}' in result.stdout
 
 
 def test_help(programs):

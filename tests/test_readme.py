@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,9 +67,20 @@ def anchors(document: Path) -> set[str]:
 
 
 def project_files() -> list[str]:
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [name for name in output.splitlines() if (ROOT / name).exists()]
+    """The files that git would not ignore; found without git, as this may be an unpacked archive."""
+    patterns = [".git/", *(ROOT / ".gitignore").read_text().splitlines()]
+
+    def is_ignored(path: Path) -> bool:
+        names = [path.name, str(path.relative_to(ROOT))]
+        if path.is_dir():
+            names += [f"{name}/" for name in names]
+        return any(fnmatch(name, pattern) for name in names for pattern in patterns)
+
+    found = []
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if not is_ignored(Path(folder, name))]
+        found += [path for path in (Path(folder, name) for name in files) if not is_ignored(path)]
+    return [str(path.relative_to(ROOT)) for path in found]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -135,7 +147,7 @@ def test_flags_that_are_named(document, flags):
                 assert flag.partition("=")[0] in anywhere, code
     for block in blocks(document):
         for line in block.commands() if block.language == "bash" else ():
-            command = line.partition("#")[0].split()
+            command = line.split()
             names = [word.replace("./", "", 1) for word in command]
             script = next((name for name in names if name in flags), None)
             for word in names[names.index(script) :] if script else ():
@@ -147,6 +159,32 @@ def test_the_readme_explains_every_flag(flags):
     rows = re.findall(r"^\| (`--.*?) \|", prose("README.md"), re.M)
     explained = set(re.findall(r"--\w+", " ".join(rows)))
     assert flags["server.py"] | flags["client_pytorch.py"] | flags["client_tf.py"] <= explained | {"--help"}
+
+
+def headers() -> dict[str, list[str]]:
+    """The commands in the first comment or docstring of each script, image and service, which are indented there."""
+    found = {}
+    for name in project_files():
+        if name.endswith((".sh", ".service", ".txt", "Dockerfile")):
+            first = re.match(r"(#.*\n)*", (ROOT / name).read_text())[0]
+            found[name] = re.findall(r"^#     (\S.*)", first, re.M)
+        elif name.endswith(".py"):
+            first = re.match(r'"""(.|\n)*?"""|', (ROOT / name).read_text())[0]
+            found[name] = re.findall(r"^    ((?:python|pip|sudo|\./).*)", first, re.M)
+    return found
+
+
+def test_commands_can_be_pasted():
+    """Into zsh, too, where what follows # is no comment; and in a folder whose path has blanks in it."""
+    commands = headers()
+    assert all(commands[name] for name in ("run_demo.sh", "server.py", "systemd/flower-client@.service"))
+    for document in (name for name in project_files() if name.endswith(".md")):
+        shell = [block for block in blocks(document) if block.language in ("bash", "")]
+        commands[document] = [line for block in shell for line in block.commands()]
+    for name, lines in commands.items():
+        for line in lines:
+            assert not re.search(r"(^|\s)#", line), f"{name}: a comment in a command: {line}"
+            assert not re.search(r'(?<!")\$(\(pwd\)|PWD)|`', line), f'{name}: "$(pwd)" needs its quotes: {line}'
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -225,9 +263,8 @@ def test_the_commands_work_word_for_word(start, copy, environment, network):
             assert process.exit_code() == 0, f"{block.text}\n{process.output}"
     finish(running)
     assert num_federations >= 5
-    assert f"clients connect with --server_address={ADDRESS}:8080 or 127.0.0.1:8080" in "".join(
-        log.read_text() for log in copy.parent.glob("*.log")
-    )
+    logs = "".join(log.read_text() for log in copy.parent.glob("*.log"))
+    assert f"clients connect with --server_address={ADDRESS}:8080" in logs
     client = run(
         "python", "-c", "from federation.partitions import *; print(load_partition('mnist', 7, 50, Path('own_data')))"
     )
