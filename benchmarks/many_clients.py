@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation import handshake
-from federation.server.report import read_table
+from federation.tables import read_table
 
 import numpy as np
 from common import TIMEOUT, print_head, print_row, versions

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
+CANNOT_SYNC = errno.EINVAL, errno.ENOSYS, errno.ENOTSUP  # what network drives and FUSE say that have no fsync
 OWN_FILES = "/proc/self/fd"  # Linux: the open files of this process, whether or not they have a name
 
 
@@ -22,19 +25,20 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     unnamed = _open_unnamed(path.parent)  # None: a file with a name, which a kill leaves behind
     try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644) if unnamed is None else unnamed
-        with os.fdopen(descriptor, "w+b") as file:
+        with os.fdopen(_open_new(temporary) if unnamed is None else unnamed, "w+b") as file:
             yield file
-            file.flush()
-            os.fsync(descriptor)
+            _sync(file)
             if unnamed is not None:
-                # With src_dir_fd, whatever it is, Python calls linkat(2), which follows that link to the open file.
-                os.link(f"{OWN_FILES}/{descriptor}", temporary, src_dir_fd=descriptor)
+                _give_name(file, temporary)
         temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # it is not there yet, or its drive has gone
             temporary.unlink()
         raise
+
+
+def _open_new(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
 
 
 def _open_unnamed(folder: Path) -> int | None:
@@ -48,3 +52,26 @@ def _open_unnamed(folder: Path) -> int | None:
         return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o644)
     except OSError:  # for instance on FAT and on network drives
         return None
+
+
+def _sync(file: BinaryIO) -> None:
+    """Flush what has been written to the disk, if the file system can say when it is there."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+
+
+def _give_name(unnamed: BinaryIO, path: Path) -> None:
+    """Give a file without a name this one, or else, where the file system refuses that, a copy of it."""
+    descriptor = unnamed.fileno()
+    try:
+        # With src_dir_fd, whatever it is, Python calls linkat(2), which follows that link to the open file.
+        os.link(f"{OWN_FILES}/{descriptor}", path, src_dir_fd=descriptor)
+    except OSError:
+        unnamed.seek(0)
+        with os.fdopen(_open_new(path), "w+b") as copy:
+            shutil.copyfileobj(unnamed, copy)
+            _sync(copy)

@@ -83,7 +83,7 @@ def _download(dataset: str, folder: Path) -> None:
     try:
         names = _within(HUB_TIMEOUT, lambda: _hub_files(hub_name))
         names = [name for name in names if not any(folder.glob(f"{Path(name).name.partition('-')[0]}-*.parquet"))]
-        print(f"downloading {hub_name} from the Hugging Face Hub into {folder}", flush=True)
+        print(f"downloading {hub_name} from the Hugging Face Hub into {folder}")
         staging = folder / ".download"  # an interrupted download goes on here
         for name in names:
             hf_hub_download(hub_name, name, repo_type="dataset", local_dir=staging)

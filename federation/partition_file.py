@@ -67,10 +67,10 @@ def read(path: Path, dataset: str, available: list[str]) -> Examples | None:
             raise OwnFileError(
                 f"{path}, which was not made here and stays as it is, cannot be used: {error}"
             ) from error
-        print(f"{path} is damaged ({error}): making it again", file=sys.stderr, flush=True)
+        print(f"{path} is damaged ({error}): making it again", file=sys.stderr)
         return None
     if available and cut_from != available:
-        print(f"{path} was cut from other files than those beside it: making it again", file=sys.stderr, flush=True)
+        print(f"{path} was cut from other files than those beside it: making it again", file=sys.stderr)
         return None
     if is_own:
         order = np.random.RandomState(SHUFFLE_SEED).permutation(len(examples.labels))  # the same in every NumPy

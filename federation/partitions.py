@@ -79,7 +79,7 @@ def prepare(dataset: str, cids: Sequence[int], num_clients: int, data_dir: Path,
                 with _blaming(files):
                     examples = _decode(rows, SOURCES[dataset])
                 partition_file.write(path, examples, _described(files))
-            print(f"{path} is ready", flush=True)
+            print(f"{path} is ready")
 
 
 def _partition_file(dataset: str, cid: int, num_clients: int, data_dir: Path) -> Path:
@@ -193,7 +193,7 @@ def _decode(rows: datasets.Dataset, source: Source) -> Examples:
 
 def end(error: DataError) -> NoReturn:
     """End this process with the error's exit code, after its message."""
-    print(error, file=sys.stderr, flush=True)
+    print(error, file=sys.stderr)
     sys.exit(error.exit_code)
 
 

@@ -48,6 +48,9 @@ def spoil(kind: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
         "nan": [first * np.nan, *others],
         "inf": [first / 0, *others],
         "float64": [first.astype(np.float64), *others],
+        "big-endian": [array.astype(">f8") for array in arrays],
+        "1e300": [first * np.float64(1e300), *others],
+        "complex": [first.astype(np.complex64), *others],
         "text": [np.array(["a"] * first.size), *others],
     }.get(kind, arrays)
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -20,17 +21,24 @@ from federation.client.connection import LONGEST_PAUSE
 from federation.handshake import Identity, proof
 from federation.server import checkpoint
 from federation.server.dispatch import PATIENCE
-from federation.server.report import read_table
+from federation.tables import read_table
 
 import grpc
 import numpy as np
 import pytest
-from conftest import FLOWER_1_25, PY38_PYTORCH, PY38_TF, needs_flower_1_25, needs_py38_pytorch, needs_py38_tf
+from conftest import (
+    FLOWER_1_25,
+    PY38_PYTORCH,
+    PY38_TF,
+    needs_flower_1_25,
+    needs_py38_pytorch,
+    needs_py38_tf,
+)
 from faulty_client import numbers
 from flwr.common import GetPropertiesIns, serde
 from flwr.proto import transport_pb2_grpc
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
-from processes import DEADLINE, PROMPTLY, ROOT
+from processes import DEADLINE, PROMPTLY, ROOT, Process
 from raw_client import RawClient, nonce_of, properties, refusal_of
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -293,6 +301,147 @@ def test_a_full_disk(start_device, start, address, tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.fault("tables")
+def test_tables_that_cannot_be_written_for_a_while(start_device, start_server, results):
+    server = start_server("--rounds", 4)
+    for cid in (0, 1):
+        start_device(cid, sleep=2)
+    server.wait_for(ROUND_1)
+    tables = [results / name for name in ("rounds.csv", "clients.csv")]
+    for table in tables:  # no file can take the place of a folder, as none can that of a table that is open in Excel
+        table.unlink()
+        table.mkdir()
+    server.wait_for("round 2: 2 results and 0 failures")
+    for table in tables:
+        assert server.output.count(f"cannot write {table} (Is a directory): its rows are kept") == 1
+        table.rmdir()
+    assert server.exit_code() == 0
+    assert all(server.output.count(f"{table} is written again, and complete") == 1 for table in tables)
+    assert rounds_of(results) == ["1", "2", "3", "4"]
+    assert [row["round"] for row in read_table(results / "clients.csv")] == ["1", "1", "2", "2", "3", "3", "4", "4"]
+    assert_model(results, 4)
+    assert not list(results.glob(".*"))
+
+
+@pytest.mark.fault("tables")
+def test_files_of_the_report_that_cannot_be_written_at_all(start_device, start_server, results):
+    server = start_server("--rounds", 2)
+    for name in ("rounds.csv", "clients.csv", "history.png"):
+        (results / name).unlink(missing_ok=True)
+        (results / name).mkdir()
+    for cid in (0, 1):
+        start_device(cid)
+    assert server.exit_code() == 0, server.output
+    assert_model(results, 2)
+    assert "2 of 2 rounds done" in server.output and "Traceback" not in server.output
+    other = results / "rounds-2.csv"
+    expected = f"rounds.csv lacks rounds 1 to 2 (Is a directory): the whole table is in {other}"
+    assert expected in server.output and "cannot draw history.png: " in server.output
+    assert [row["round"] for row in read_table(other)] == ["1", "2"]
+
+
+@pytest.mark.fault("tables")
+@pytest.mark.parametrize("damage", [b'1,"0\r\n', b"9" * 5000 + b",2,0,,,,,1\r\n", b"\0\xff\r\n"])
+def test_a_run_with_damaged_tables_is_resumed(start_device, start_server, results, damage):
+    server = start_server("--rounds", 1)
+    clients = [start_device(cid) for cid in (0, 1)]
+    assert server.exit_code() == 0
+    assert [client.exit_code() for client in clients] == [0, 0]
+    for name in ("rounds.csv", "clients.csv"):
+        header, *rows = (results / name).read_bytes().splitlines(keepends=True)
+        (results / name).write_bytes(b"".join([header, damage, *rows]))
+    server = start_server("--rounds", 2, "--resume", results)
+    for cid in (0, 1):
+        start_device(cid)
+    assert server.exit_code() == 0, server.output
+    assert "Traceback" not in server.output
+    assert rounds_of(results) == ["1", "2"]
+    assert [row["round"] for row in read_table(results / "clients.csv")] == ["1", "1", "2", "2"]
+
+
+OUTPUTS = {  # in bash, which makes way for the script
+    "no reader": "> >(true) 2>&1",
+    "a reader of one line": "> >(head -1) 2>&1",
+    "a full disk": ">/dev/full 2>&1",
+    "closed": ">&- 2>&-",
+}
+
+
+@pytest.fixture
+def start_unheard(start):
+    """Return a function that starts a script whose output goes where `output` says."""
+
+    def start_unheard(output: str, *arguments) -> Process:
+        return start("-c", f'exec "$0" "$@" {OUTPUTS[output]}', sys.executable, *arguments, python="/bin/bash")
+
+    return start_unheard
+
+
+@pytest.mark.fault("output")
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_federation_whose_output_nobody_takes(start_unheard, address, results, output):
+    server = start_unheard(output, "server.py", "--server_address", address, "--results_dir", results, "--rounds", 2)
+    device = "tests/faulty_client.py", "--server_address", address, "--cid"
+    clients = [start_unheard(output, *device, cid) for cid in (0, 1)]
+    assert server.exit_code() == 0
+    assert [client.exit_code() for client in clients] == [0, 0]
+    rows = read_table(results / "rounds.csv")
+    assert [(row["round"], row["clients"], row["failures"]) for row in rows] == [("1", "2", "0"), ("2", "2", "0")]
+    assert_model(results, 2)
+
+
+@pytest.mark.fault("output")
+@pytest.mark.parametrize(("framework", "output"), [("pytorch", "closed"), ("tf", "no reader")])
+def test_real_clients_whose_output_nobody_takes(start_unheard, start_server, address, mnist, framework, output):
+    server = start_server("--rounds", 2, "--epochs", 1)
+    data = "--mnist", "--num_clients", 20, "--data_dir", mnist, "--server_address", address
+    clients = [start_unheard(output, f"client_{framework}.py", *data, "--cid", cid) for cid in (0, 1)]
+    assert server.exit_code() == 0, server.output
+    assert [client.exit_code() for client in clients] == [0, 0]
+    assert server.output.count(": 2 results and 0 failures") == 2
+
+
+@pytest.mark.fault("output")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_scripts_whose_output_nobody_takes(start_unheard, address, results, number):
+    flags = "--server_address", address, "--results_dir", results, "--min_num_clients", 1, "--rounds", 100_000
+    server = start_unheard("no reader", "server.py", *flags)
+    client = start_unheard("no reader", "tests/faulty_client.py", "--server_address", address, "--cid", 0)
+    deadline = time.monotonic() + DEADLINE
+    while not (results / "model.npz").exists():  # both are at work
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for process, code in ((client, 128 + number), (server, 1)):
+        process.popen.send_signal(number)
+        assert process.exit_code(PROMPTLY) == code
+
+
+@pytest.mark.fault("output")
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+def test_a_name_that_the_terminal_cannot_show(start_server, start_device, address, results, environment):
+    server = start_server("--rounds", 1, env=environment)
+    somebody = Identity(7, "b\u00fcro", instance="y", script="script.py", dataset="cifar10", num_clients=50, model="x")
+    stranger = replace(somebody, cid=8, dataset="mnist")
+    connections = [RawClient(address) for _ in range(2)]
+    for connection, identity, line in zip(
+        connections, (somebody, stranger), ("client 7 on b?ro has joined, 1 now", "client 8 on b?ro is refused: ")
+    ):
+        connection.receive()
+        connection.reply(properties(vars(identity)))
+        server.wait_for(line, PROMPTLY)
+    for connection in connections:
+        connection.close()
+    server.wait_for("client 7 on b?ro has left, 0 now", PROMPTLY)
+    for cid in (0, 1):
+        start_device(cid)
+    assert server.exit_code() == 0, server.output
+    assert ROUND_1 in server.output
+    assert_model(results, 1)
+
+
 @pytest.mark.fault("stopped server")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["waiting", "fitting", "fitting, all of them frozen"])
@@ -371,13 +520,14 @@ def test_an_error_in_the_servers_own_code(start, start_device, address, results,
 
 
 BAD_RESULTS = {
-    "other shape": "array 0 is float32 of shape (6, 1), the global model's float32 of shape (6,)",
+    "other shape": "array 0 is of shape (6, 1), the global model's of (6,)",
     "fewer arrays": "it has 1 arrays, the global model 2",
     "more arrays": "it has 3 arrays, the global model 2",
-    "one number": "array 0 is float32 of shape (1,), the global model's float32 of shape (6,)",
+    "one number": "array 0 is of shape (1,), the global model's of (6,)",
     "nan": "array 0 has NaN or infinity in it",
     "inf": "array 0 has NaN or infinity in it",
-    "float64": "array 0 is float64 of shape (6,), the global model's float32 of shape (6,)",
+    "complex": "array 0 holds no numbers but complex64",
+    "1e300": "some of its numbers are out of range for the global model's float32",
     "text": "array 0 holds no numbers but <U1",
     "garbage": "its bytes are no arrays",
     "0 examples": "it claims 0 examples",
@@ -398,6 +548,42 @@ def test_bad_results_among_good_ones(start_device, start_server, results):
         assert line.startswith(f"round {server_round}: fit by client 2 on ") and f"does not count: {reason}" in line
         assert f"round {server_round}: 2 results and 1 failures" in server.output
     assert_model(results, len(BAD_RESULTS))
+
+
+@pytest.mark.fault("other numbers")
+def test_results_in_other_types_of_numbers(start_device, start_server, results):
+    server = start_server("--rounds", 2)
+    start_device(0)
+    start_device(1, fits={1: "float64", 2: "big-endian"})
+    assert server.exit_code() == 0, server.output
+    assert server.output.count(": 2 results and 0 failures") == 2
+    assert_model(results, 2)
+
+
+PLAIN_CLIENT = """
+import sys
+import numpy as np
+from flwr.client import NumPyClient, start_client
+class Client(NumPyClient):
+    def get_parameters(self, config):
+        return [np.zeros(6, np.float32), np.zeros((2, 3), np.float32)]
+    def fit(self, parameters, config):
+        return [(array + 1).astype(sys.argv[2]) for array in parameters], 1, {}
+    def evaluate(self, parameters, config):
+        return 0.5, 1, {}
+start_client(server_address=sys.argv[1], client=Client().to_client())
+"""
+
+
+@pytest.mark.fault("other numbers")
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int64"])
+def test_a_plain_flower_client_whose_results_have_another_type_of_numbers(start, start_server, address, results, dtype):
+    server = start_server("--rounds", 3, "--min_num_clients", 1)
+    start("-c", PLAIN_CLIENT, address, dtype)
+    assert server.exit_code() == 0, server.output
+    assert server.output.count(": 1 results and 0 failures") == 3
+    for array in checkpoint.load(results).model:
+        assert array.dtype == np.float32 and (array == 3).all()
 
 
 @pytest.mark.fault("bad result")

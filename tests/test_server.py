@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from federation.server.report import read_table
+from federation.tables import read_table
 
 import numpy as np
 import pytest

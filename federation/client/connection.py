@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import secrets
+import select
 import signal
 import sys
 import time
@@ -49,7 +51,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
         _connect_until_the_end(wrapper, settings)
     except Refused as refused:
         sys.exit(f"{refused}")
-    print("the server has ended the run", flush=True)
+    print("the server has ended the run")
 
 
 def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> None:
@@ -96,7 +98,7 @@ class _Attempts:
     def tell(self, line: str) -> None:
         """Print a line, but not again while the client just waits."""
         if line != self.last_told:
-            print(line, flush=True)
+            print(line)
             self.last_told = line
 
     def wait(self) -> None:
@@ -112,7 +114,9 @@ def _exit_at_signals() -> None:
     """Let Ctrl-C and SIGTERM end this process at once: nothing here has to be saved."""
 
     def leave(number: int, _frame: object) -> None:
-        os.write(1, f"stopped by {signal.Signals(number).name}\n".encode())  # print may be at work just now
+        with contextlib.suppress(OSError):  # not by print, which may be at work just now
+            if os.name == "nt" or select.select([], [1], [], 0)[1]:  # nothing here may wait
+                os.write(1, f"stopped by {signal.Signals(number).name}\n".encode())
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -52,7 +52,7 @@ def choose_threads(settings: ClientSettings, set_threads: Callable[[int], object
         origin = f"measured, kept in {path}" if threads and _write(path, device, threads) else "measured"
     if threads is None:
         threads, origin = 1, "more could not be tried"
-    print(f"training on {threads} of {cores} cores ({origin})", flush=True)
+    print(f"training on {threads} of {cores} cores ({origin})")
     return threads
 
 
@@ -131,7 +131,7 @@ def _in_child(measure: Callable[[], float]) -> float:
         answer = os.read(reader, 1000).decode(errors="replace") if answered else f"no end in {TRIAL_TIMEOUT} s"
         return float(answer)
     except ValueError:
-        print(f"the trial of threads failed ({answer or 'it was killed'})", flush=True)
+        print(f"the trial of threads failed ({answer or 'it was killed'})")
         return math.inf
     finally:
         os.close(reader)

@@ -63,7 +63,7 @@ class ClientWrapper:
         """Let the client train; if the connection broke and the server asks for the same again, do not train again."""
         digest = _digest(instruction)
         if digest == self.last_digest and self.last_result is not None:
-            print(f"{_round(instruction)}: sending the result again", flush=True)
+            print(f"{_round(instruction)}: sending the result again")
             return self.last_result
         self.last_result = None  # not in memory while it trains
         self.last_result = _measured("fit", self.client.fit, instruction)
@@ -91,8 +91,8 @@ def _measured(task: str, call: Callable[[Any], Any], instruction: FitIns | Evalu
     metrics = _as_scalars(result.metrics)
     figures = {"loss": result.loss, **metrics} if task == "evaluate" else metrics
     shown = "".join(f", {name.replace('_', ' ')} {v:.4f}" for name, v in figures.items() if isinstance(v, float))
-    print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s", flush=True)
     result.metrics = {**metrics, "seconds": round(seconds, 3), **vital_signs()}
+    print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s")
     return result
 
 

@@ -61,7 +61,8 @@ class DeviceClientManager(ClientManager):
         """Let a newcomer in as far as the door. Flower can only talk to it after this has returned."""
         with self._changed:
             self._newcomers.add(connection_of(client))
-        threading.Thread(target=self._greet, args=(client,), daemon=True).start()
+        name = f"greeting {connection_of(client)}"
+        threading.Thread(target=self._greet, args=(client,), daemon=True, name=name).start()
         return True
 
     def unregister(self, client: ClientProxy) -> None:
@@ -69,8 +70,9 @@ class DeviceClientManager(ClientManager):
         with self._changed:
             self._newcomers.discard(connection_of(client))
             was_admitted = self._admitted.pop(connection_of(client), None) is not None
-            if was_admitted and not self.run_is_over:
-                print(f"{name_of(client)} has left, {len(self._admitted)} now", flush=True)
+            number = len(self._admitted)
+        if was_admitted and not self.run_is_over:  # told without the lock: a terminal may keep whoever prints waiting
+            print(f"{name_of(client)} has left, {number} now")
 
     def all(self) -> dict[str, ClientProxy]:
         """Return the available clients by connection."""
@@ -124,7 +126,7 @@ class DeviceClientManager(ClientManager):
             line = f"{identity or 'a plain Flower client'} is refused: {refused}"
             if line not in self._printed:  # once, although a client may try again and again
                 self._printed.append(line)
-                print(line, flush=True)
+                print(line)
             self._send_away(client, identity, refused)
 
     def _admit(self, client: ClientProxy, identity: Identity | None) -> None:
@@ -137,8 +139,9 @@ class DeviceClientManager(ClientManager):
                 client.properties = asdict(identity)
             self._newcomers.discard(connection_of(client))
             self._admitted[connection_of(client)] = client
-            print(f"{name_of(client)} has joined, {len(self._admitted)} now", flush=True)
+            number = len(self._admitted)
             self._changed.notify_all()
+        print(f"{name_of(client)} has joined, {number} now")
 
     def _check_that_it_fits(self, newcomer: Identity) -> None:
         """Raise Refused if a newcomer does not fit the others; forget its old connection if it comes back."""

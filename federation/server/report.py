@@ -7,23 +7,19 @@ history.png    loss and accuracy by round, seconds by client
 
 from __future__ import annotations
 
-import csv
-import io
-import math
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping
+from typing import Any, Dict, Mapping
 
-from federation.files import replaced
+from federation.history import draw_history
 from federation.server.checkpoint import Checkpoint
 from federation.server.client_manager import identity_of, key_of
 from federation.server.validation import as_number
+from federation.tables import Table
 
 from flwr.common import EvaluateRes, FitRes
 from flwr.server.client_proxy import ClientProxy
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Row = Dict[str, Any]  # by column
 
@@ -41,35 +37,28 @@ TABLES = {
 class Report:
     """Writes the tables while the run goes on. A round is added step by step and ended by `end_round`.
 
-    All of it raises OSError if the folder cannot be written.
+    That the tables cannot be written does not end a run: they are in memory, and tried again after the next round.
     """
 
     def __init__(self, folder: Path, resumed: Checkpoint | None = None) -> None:
-        """Make `folder`; raises FileExistsError if results of another run are in it.
+        """Make `folder`; raises FileExistsError if results of another run are in it, OSError if it cannot be made.
 
-        With `resumed`, the checkpoint in the folder, the tables there are continued after its round.
+        With `resumed`, the checkpoint in the folder, the tables there are continued after its round: what is not whole
+        or came after the checkpoint goes. Raises OSError if they cannot be read.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        for name in TABLES:
+        self.tables = {name: Table(folder / name, columns) for name, columns in TABLES.items()}
+        for table in self.tables.values():
             if resumed is None:
-                with (folder / name).open("x", newline="", encoding="utf-8") as file:
-                    csv.writer(file).writerow(TABLES[name])
+                table.path.open("x").close()
             else:
-                self._shorten(name, resumed)
-
-    def _shorten(self, name: str, resumed: Checkpoint) -> None:
-        """Take out of a table what is not whole or came after the checkpoint."""
-        rows = [row for row in _whole_rows(self.folder / name) if int(row["round"]) <= resumed.round]
-        if name == "rounds.csv" and resumed.round > max([int(row["round"]) for row in rows], default=0):
+                table.read(resumed.round)
+        rounds = self.tables["rounds.csv"]
+        if resumed is not None and resumed.round > max([int(row["round"]) for row in rounds.rows], default=0):
             # The server died between the training and the end of the round.
-            rows.append({"round": resumed.round, "clients": resumed.results, "failures": resumed.failures})
-        with replaced(self.folder / name) as file:
-            text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-            table = csv.DictWriter(text, TABLES[name], extrasaction="ignore")
-            table.writeheader()
-            table.writerows(rows)
-            text.detach()
+            rounds.add([{"round": resumed.round, "clients": resumed.results, "failures": resumed.failures}])
+        self._save()
 
     def start_round(self, server_round: int) -> None:
         """Start the clock of a round."""
@@ -91,18 +80,34 @@ class Report:
         self._round.update(central_loss=loss, central_accuracy=accuracy)
 
     def end_round(self, results: int, failures: int, loss: float | None, accuracy: float | None) -> None:
-        """Add the round to the CSV files and print its line; None stands for what no client reported."""
+        """Add the round to the tables and print its line; None stands for what no client reported."""
         seconds = round(time.monotonic() - self._started, 3)
         row = {**self._round, "clients": results, "failures": failures, "loss": loss, "accuracy": accuracy}
-        self._append("rounds.csv", [{**row, "seconds": seconds}])
-        self._append("clients.csv", self._clients.values())
+        self.tables["rounds.csv"].add([{**row, "seconds": seconds}])
+        self.tables["clients.csv"].add(self._clients.values())
+        self._save()
         figures = [
             f"{name.replace('_', ' ')} {row[name]:.4f}"
             for name in ("loss", "accuracy", "central_loss", "central_accuracy")
             if row.get(name) is not None
         ]
         line = ", ".join([f"{results} results and {failures} failures", *figures, f"{seconds:.1f} s"])
-        print(f"round {row['round']}: {line}", flush=True)
+        print(f"round {row['round']}: {line}")
+
+    def close(self) -> None:
+        """Write what is not yet in the tables, or tell where it is."""
+        self._save()
+        for table in self.tables.values():
+            told = table.rescue()
+            if told:
+                print(f"server.py: {told}", file=sys.stderr)
+
+    def draw(self) -> None:
+        """Draw history.png, or tell why not."""
+        try:
+            draw_history(self.folder / "history.png", *(table.rows for table in self.tables.values()))
+        except Exception as error:  # the disk is full, or whatever matplotlib stumbles over: no harm to the run
+            print(f"server.py: cannot draw history.png: {error}", file=sys.stderr)
 
     def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
         row = self._clients.setdefault(key_of(client), {"round": self._round["round"]})
@@ -113,66 +118,13 @@ class Report:
             row.update(cid=identity.cid, device=identity.device)
         return row
 
-    def _append(self, name: str, rows: Iterable[Row]) -> None:
-        with (self.folder / name).open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, TABLES[name], extrasaction="ignore").writerows(rows)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file by column; none if there is no such file."""
-    try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            return list(csv.DictReader(line.replace("\0", "") for line in file))  # NULs come from a power cut
-    except FileNotFoundError:
-        return []
-
-
-def _whole_rows(path: Path) -> list[Row]:
-    """Return the rows of a table that were written to their end."""
-    rows = read_table(path)
-    return [row for row in rows if None not in row and None not in row.values() and row.get("round", "").isdecimal()]
-
-
-def _number(cell: str | None) -> float:
-    """Return the number in a cell of a table, NaN if there is none."""
-    try:
-        return float(cell or "nan")
-    except ValueError:
-        return math.nan
-
-
-def draw_history(folder: Path) -> None:
-    """Draw history.png from the CSV files in `folder`."""
-    from matplotlib.figure import Figure  # here, because only the end of a run pays for this import
-    from matplotlib.ticker import MaxNLocator
-
-    rounds = read_table(folder / "rounds.csv")
-    figure = Figure(figsize=(12, 3.5), layout="constrained")
-    axes = figure.subplots(1, 3)
-    for axis, name in zip(axes, ("loss", "accuracy")):
-        for column, label in ((name, "clients' validation images"), (f"central_{name}", "test images, on the server")):
-            _draw_curve(axis, rounds, column, label)
-        axis.set(title=f"Global model: {name}", xlabel="round")
-        if axis.get_lines():
-            axis.legend()
-    clients: dict[float, list[Row]] = {}  # rows by cid
-    for row in read_table(folder / "clients.csv"):
-        clients.setdefault(_number(row.get("cid")), []).append(row)
-    for cid in sorted(cid for cid in clients if cid == cid):  # plain Flower clients have none: NaN
-        _draw_curve(axes[2], clients[cid], "seconds", f"client {cid:.0f}")
-    axes[2].set(title="Training time by client", xlabel="round", ylabel="seconds")
-    axes[2].set_ylim(bottom=0)
-    if 1 <= len(axes[2].get_lines()) <= 10:  # more names than that hide the curves
-        axes[2].legend()
-    for axis in axes:
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    with replaced(folder / "history.png") as file:
-        figure.savefig(file, format="png", dpi=100)
-
-
-def _draw_curve(axis: Axes, rows: Iterable[Row], column: str, label: str) -> None:
-    """Draw the numbers in a column by round, if there are any."""
-    points = [(_number(row.get("round")), _number(row.get(column))) for row in rows]
-    points = [point for point in points if math.isfinite(sum(point))]
-    if points:
-        axis.plot(*zip(*points), marker="o", label=label)
+    def _save(self) -> None:
+        for table in self.tables.values():
+            before = table.trouble
+            table.save()
+            if table.trouble and not before:
+                print(
+                    f"cannot write {table.path} ({table.trouble}): its rows are kept, and tried again after each round"
+                )
+            elif before and not table.trouble:
+                print(f"{table.path} is written again, and complete")

@@ -80,7 +80,7 @@ class DeviceServer(Server):
         wanted, timeout = self.settings.min_num_clients, self.settings.wait_timeout
         missing = wanted - self.clients.num_available()
         if missing > 0:
-            print(f"round {server_round} waits for {wanted} clients: {missing} missing", flush=True)
+            print(f"round {server_round} waits for {wanted} clients: {missing} missing")
             if not self.clients.wait_for(wanted, timeout):
                 raise CannotGoOn(f"there were no {wanted} clients for {timeout:g} s (--wait_timeout)")
 
@@ -105,20 +105,18 @@ class DeviceServer(Server):
     def _ask_for_initial_model(self, client: ClientProxy) -> Parameters | None:
         instructions: Instructions = [(client, GetParametersIns({}))]
         answers = Dispatch(self.clients, "get_parameters", 0, INITIAL_MODEL_TIMEOUT).run(instructions)
-        results, _ = _sort_out("initial model", answers, lambda res: validation.problem_with_model(res.parameters))
+        results, _ = _sort_out("initial model", answers, lambda res: validation.decode(res.parameters))
         return results[0][1].parameters if results else None
 
     def _train(self, server_round: int) -> tuple[int, int]:
         """Have clients train and keep the new global model; return the numbers of results and failures."""
         model = self.checkpoint.model
         instructions = self.strategy.configure_fit(server_round, ndarrays_to_parameters(model), self.clients)
-        results, failures = self._ask(
-            "fit", server_round, instructions, lambda res: validation.problem_with_fit(res, model)
-        )
+        results, failures = self._ask("fit", server_round, instructions, lambda res: validation.check_fit(res, model))
         parameters, _ = self.strategy.aggregate_fit(server_round, results, failures)
         if parameters is not None:
             new = Checkpoint(
-                model=[mean.astype(old.dtype, copy=False) for mean, old in zip(validation.decode(parameters), model)],
+                model=[validation.in_type(mean, old.dtype) for mean, old in zip(validation.decode(parameters), model)],
                 round=server_round,
                 committed=self.checkpoint.committed + 1,
                 results=len(results),
@@ -138,7 +136,7 @@ class DeviceServer(Server):
         if central is not None:
             self.report.add_central_evaluation(central[0], validation.as_number(central[1].get("accuracy")))
         instructions = self.strategy.configure_evaluate(server_round, parameters, self.clients)
-        results, failures = self._ask("evaluate", server_round, instructions, validation.problem_with_evaluation)
+        results, failures = self._ask("evaluate", server_round, instructions, validation.check_evaluation)
         loss, metrics = self.strategy.aggregate_evaluate(server_round, results, failures)
         for client, result in results:
             self.report.add_evaluation(client, result)
@@ -146,27 +144,27 @@ class DeviceServer(Server):
         self.report.end_round(num_fitted, fit_failures + len(failures), loss, accuracy)
 
     def _ask(
-        self, task: str, server_round: int, instructions: Any, problem_with: Callable[[Any], str | None]
+        self, task: str, server_round: int, instructions: Any, check: Callable[[Any], object]
     ) -> tuple[Results, Failures]:
         answers = Dispatch(self.clients, task, server_round, self.settings.round_timeout).run(instructions)
-        return _sort_out(f"round {server_round}: {task}", answers, problem_with)
+        return _sort_out(f"round {server_round}: {task}", answers, check)
 
 
-def _sort_out(task: str, answers: list[Answer], problem_with: Callable[[Any], str | None]) -> tuple[Results, Failures]:
+def _sort_out(task: str, answers: list[Answer], check: Callable[[Any], object]) -> tuple[Results, Failures]:
     """Split the clients' answers into Flower's results and failures; print the reason of each failure."""
     results: Results = []
     failures: Failures = []
     for answer in answers:
         client, result = answer.client, answer.result
-        if result is None:
-            reason: str | None = answer.reason
-        elif result.status.code != Code.OK:
-            reason = result.status.message
+        try:
+            if result is None:
+                raise ValueError(answer.reason)
+            if result.status.code != Code.OK:
+                raise ValueError(result.status.message)
+            check(result)
+        except ValueError as error:
+            failures.append((client, result) if result is not None else ConnectionError(f"{error}"))
+            print(f"{task} by {name_of(client)} does not count: {printable(f'{error}')}")
         else:
-            reason = problem_with(result)
-        if reason is None:
             results.append((client, result))
-        else:
-            failures.append((client, result) if result is not None else ConnectionError(reason))
-            print(f"{task} by {name_of(client)} does not count: {printable(reason)}", flush=True)
     return results, failures

@@ -13,7 +13,7 @@ from federation import MAX_MESSAGE_BYTES
 from federation.addresses import reachable_addresses, split_address
 from federation.keepalive import watch_connections
 from federation.server.flags import ServerSettings
-from federation.server.report import Report, draw_history
+from federation.server.report import Report
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.tls import warn_if_readable
 
@@ -40,9 +40,9 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
         sys.exit(f"server.py: cannot write results: {error}")
     server = DeviceServer(strategy, settings, report)
     if settings.resumed is not None:
-        print(f"going on after round {settings.resumed.round}", flush=True)
+        print(f"going on after round {settings.resumed.round}")
     address = settings.server_address
-    print(f"clients connect with --server_address={' or '.join(reachable_addresses(address))}", flush=True)
+    print(f"clients connect with --server_address={' or '.join(reachable_addresses(address))}")
     warn_if_readable(address, settings.certificates is not None, "--certificates")
     watch_connections(split_address(address)[1])
     _allow_many_connections()
@@ -55,9 +55,9 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
             certificates=settings.certificates,
         )
     except KeyboardInterrupt:
-        print("server.py: stopped", file=sys.stderr, flush=True)
+        print("server.py: stopped", file=sys.stderr)
     except (CannotGoOn, OSError, SystemExit) as error:
-        print(f"server.py: {error}", file=sys.stderr, flush=True)
+        print(f"server.py: {error}", file=sys.stderr)
     except Exception:
         traceback.print_exc()
     _leave(server)
@@ -78,19 +78,12 @@ def _leave(server: DeviceServer) -> NoReturn:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # once is enough
     committed, num_rounds = server.checkpoint.committed, server.settings.num_rounds
-    drawing = threading.Thread(target=_draw, args=(server,), daemon=True)
+    server.report.close()
+    drawing = threading.Thread(target=server.report.draw, daemon=True)
     drawing.start()
     # The first drawing on a new machine takes long. Who has stopped the server does not want to wait for it.
     drawing.join(None if committed >= num_rounds else DRAWING_TIMEOUT)
     if drawing.is_alive():
-        print("server.py: no time to draw history.png", file=sys.stderr, flush=True)
-    print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}", flush=True)
-    sys.stderr.flush()  # os._exit does not, and before Python 3.9 a traceback may still be waiting there
+        print("server.py: no time to draw history.png", file=sys.stderr)
+    print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}")
     os._exit(0 if committed >= num_rounds else 1)
-
-
-def _draw(server: DeviceServer) -> None:
-    try:
-        draw_history(server.report.folder)
-    except OSError as error:
-        print(f"server.py: cannot draw history.png: {error}", file=sys.stderr, flush=True)

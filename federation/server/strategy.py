@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from federation.server.validation import as_number
+from federation.server.validation import as_number, in_type
 
 import numpy as np
 from flwr.common import FitRes, Metrics, Parameters, Scalar, ndarrays_to_parameters, parameters_to_ndarrays
@@ -31,7 +31,7 @@ class DeviceFedAvg(FedAvg):
         for _, result in results:
             for running_sum, array in zip(sums, parameters_to_ndarrays(result.parameters)):
                 running_sum += np.multiply(array, result.num_examples, dtype=np.float64)
-        averages = [(running_sum / total).astype(array.dtype) for running_sum, array in zip(sums, first)]
+        averages = [in_type(running_sum / total, array.dtype) for running_sum, array in zip(sums, first)]
         return ndarrays_to_parameters(averages), {}
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
 
 import numpy as np
-from flwr.common import EvaluateRes, FitRes, NDArrays, Parameters, parameters_to_ndarrays
+from flwr.common import EvaluateRes, FitRes, NDArrays, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
 
 MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger number would take over the average
 
@@ -34,36 +33,53 @@ def decode(parameters: Parameters) -> NDArrays:
     return arrays
 
 
-def problem_with_model(parameters: Parameters, reference: Sequence[np.ndarray] | None = None) -> str | None:
-    """Return why a model is of no use, or None: if its arrays are finite, and those of the `reference` in shape."""
-    try:
-        arrays = decode(parameters)
-    except ValueError as error:
-        return str(error)
-    if reference is None:
-        return None
-    if len(arrays) != len(reference):
-        return f"it has {len(arrays)} arrays, the global model {len(reference)}"
-    for i, (array, expected) in enumerate(zip(arrays, reference)):
-        if (array.shape, array.dtype) != (expected.shape, expected.dtype):
-            found, wanted = (f"{a.dtype} of shape {a.shape}" for a in (array, expected))
-            return f"array {i} is {found}, the global model's {wanted}"
-    return None
+def in_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return an array in another type of numbers; raises ValueError if some are out of its range.
+
+    For a type of whole numbers they are rounded: that is nearer than cutting off, which would make averages smaller.
+    """
+    if array.dtype == dtype:
+        return array
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            converted = array.astype(dtype)
+        fits = np.isfinite(converted).all()
+    else:
+        rounded = np.rint(array) if array.dtype.kind == "f" else array
+        limits = np.iinfo(dtype)
+        # As Python's numbers, because NumPy compares large ones as floats.
+        fits = array.size == 0 or limits.min <= int(rounded.min()) <= int(rounded.max()) <= limits.max
+        converted = rounded.astype(dtype) if fits else rounded
+    if not fits:
+        raise ValueError(f"some of its numbers are out of range for the global model's {dtype}")
+    return converted
 
 
-def problem_with_fit(result: FitRes, reference: Sequence[np.ndarray]) -> str | None:
-    """Return why the result of a training cannot be averaged with others, or None if it can."""
-    return problem_with_model(result.parameters, reference) or _problem_with_number(result.num_examples)
+def check_fit(result: FitRes, model: NDArrays) -> None:
+    """Raise ValueError, with the reason, if the result of a training cannot be averaged with others.
+
+    It needs as many arrays as the global `model`, of the same shapes. If their numbers are of another type, such as
+    float64, `result` gets them in the model's.
+    """
+    arrays = decode(result.parameters)
+    if len(arrays) != len(model):
+        raise ValueError(f"it has {len(arrays)} arrays, the global model {len(model)}")
+    for i, (array, expected) in enumerate(zip(arrays, model)):
+        if array.shape != expected.shape:
+            raise ValueError(f"array {i} is of shape {array.shape}, the global model's of {expected.shape}")
+    if any(array.dtype != expected.dtype for array, expected in zip(arrays, model)):
+        arrays = [in_type(array, expected.dtype) for array, expected in zip(arrays, model)]
+        result.parameters = ndarrays_to_parameters(arrays)
+    _check_number(result.num_examples)
 
 
-def problem_with_evaluation(result: EvaluateRes) -> str | None:
-    """Return why the result of an evaluation cannot be averaged with others, or None if it can."""
+def check_evaluation(result: EvaluateRes) -> None:
+    """Raise ValueError, with the reason, if the result of an evaluation cannot be averaged with others."""
     if as_number(result.loss) is None:
-        return f"its loss is {result.loss}"
-    return _problem_with_number(result.num_examples)
+        raise ValueError(f"its loss is {result.loss}")
+    _check_number(result.num_examples)
 
 
-def _problem_with_number(num_examples: int) -> str | None:
-    if 1 <= num_examples <= MAX_EXAMPLES:
-        return None
-    return f"it claims {num_examples} examples"
+def _check_number(num_examples: int) -> None:
+    if not 1 <= num_examples <= MAX_EXAMPLES:
+        raise ValueError(f"it claims {num_examples} examples")

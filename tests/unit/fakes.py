@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import ipaddress
+import threading
 import time
 from dataclasses import replace
 from typing import Any, Callable
@@ -127,10 +128,13 @@ def wait_until(condition: Callable[[], object], timeout: float = 10) -> None:
 
 
 def arrive(clients: DeviceClientManager, *newcomers: FakeClient) -> None:
-    """Let clients connect one after the other; each is admitted or sent away when this returns."""
+    """Let clients connect one after the other; each is admitted or sent away, and that is told, when this returns."""
     for client in newcomers:
         clients.register(client)
         wait_until(lambda client=client: connection_of(client) in clients.all() or client.refusal is not None)
+        for thread in threading.enumerate():
+            if thread.name == f"greeting {connection_of(client)}":
+                thread.join(10)
 
 
 @functools.lru_cache(maxsize=None)

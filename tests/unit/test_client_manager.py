@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 from federation.handshake import Refused
+from federation.server import client_manager
 from federation.server.client_manager import (
     DeviceClientManager,
     connection_of,
@@ -190,6 +191,27 @@ def test_a_newcomer_that_leaves_before_its_answer_is_never_there(clients, capsys
     greeting.join(10)
     assert not greeting.is_alive()
     assert clients.all() == {} and capsys.readouterr().out == ""
+
+
+def test_a_print_that_waits_keeps_nobody_else_waiting(clients, monkeypatch):
+    door, waiting = threading.Event(), []
+
+    def stuck(line):
+        waiting.append(line)
+        door.wait(10)
+
+    monkeypatch.setattr(client_manager, "print", stuck, raising=False)
+    first, second = newcomer(0), newcomer(1)
+    clients.register(first)
+    assert clients.wait_for(1, 10)
+    clients.register(second)
+    assert clients.wait_for(2, 10)
+    leaving = threading.Thread(target=clients.unregister, args=(first,))
+    leaving.start()
+    wait_until(lambda: len(waiting) == 3)
+    assert list(clients.all()) == ["connection of 1"]
+    door.set()
+    leaving.join(10)
 
 
 def test_a_connection_that_ends_during_the_greeting_is_never_there(clients, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -95,6 +96,69 @@ def test_a_disk_that_is_full_at_the_last_moment(kind, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"), files.replaced(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"old" and names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_fsync(kind, tmp_path, monkeypatch, number):
+    def refused(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with files.replaced(tmp_path / "file") as file:
+        file.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new" and names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_data_that_does_not_reach_the_disk(kind, tmp_path, monkeypatch, number):
+    def failing(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match=os.strerror(number)), files.replaced(tmp_path / "file") as file:
+        file.write(b"new")
+    assert names(tmp_path) == []
+
+
+@linux
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOENT])
+def test_a_file_system_that_gives_no_name_to_a_file_without_one(tmp_path, monkeypatch, number):
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "file").write_bytes(b"old")
+    monkeypatch.setattr(os, "link", refused)
+    with files.replaced(tmp_path / "file") as file:
+        file.write(b"new and longer" * 100_000)
+    assert (tmp_path / "file").read_bytes() == b"new and longer" * 100_000 and names(tmp_path) == ["file"]
+
+
+@linux
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOENT])
+def test_a_file_system_that_has_no_files_without_a_name(tmp_path, monkeypatch, number):
+    real_open = os.open
+
+    def without(path, flags, *arguments):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return real_open(path, flags, *arguments)
+
+    monkeypatch.setattr(os, "open", without)
+    with files.replaced(tmp_path / "file") as file:
+        file.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new" and names(tmp_path) == ["file"]
+
+
+def test_the_first_error_is_the_one_that_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_open_unnamed", lambda folder: None)
+
+    def gone(path):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "unlink", gone)
+        with pytest.raises(ValueError), files.replaced(tmp_path / "file"):
+            raise ValueError
 
 
 def test_the_data_is_on_the_disk_before_the_file_has_its_name(kind, tmp_path, monkeypatch):

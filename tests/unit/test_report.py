@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import asdict
 
+from federation import history, tables
 from federation.server.checkpoint import Checkpoint
-from federation.server.report import TABLES, Report, draw_history, read_table
+from federation.server.report import TABLES, Report
+from federation.tables import read_table
 
 import pytest
 from fakes import MODEL, FakeClient, evaluation, fit_result, identity
@@ -178,39 +181,158 @@ def test_a_table_that_is_missing_is_made(tmp_path, name):
     assert [row["round"] for row in read_table(tmp_path / "rounds.csv")] == ["1"]
 
 
-def test_a_table_that_cannot_be_written_is_an_oserror(tmp_path):
+def in_the_way(path) -> None:
+    """Put something there that no file can replace, as no file replaces one that is open in Excel."""
+    path.unlink()
+    path.mkdir()
+
+
+def numbers_in(path) -> list[str]:
+    return [row["round"] for row in read_table(path)]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_cannot_be_written_for_a_while(tmp_path, capsys, name):
     report = Report(tmp_path)
-    (tmp_path / "clients.csv").unlink()
-    (tmp_path / "clients.csv").mkdir()
+    add_round(report, 1, member(0))
+    in_the_way(tmp_path / name)
+    capsys.readouterr()
+    for server_round in (2, 3):
+        add_round(report, server_round, member(0))
+    told = capsys.readouterr().out
+    assert told.count(f"cannot write {tmp_path / name} (Is a directory): its rows are kept") == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name not in TABLES] == []  # nothing half done
+    (tmp_path / name).rmdir()
+    add_round(report, 4, member(0))
+    assert f"{tmp_path / name} is written again, and complete\n" in capsys.readouterr().out
+    assert all(numbers_in(tmp_path / table) == ["1", "2", "3", "4"] for table in TABLES)
+    report.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_table_that_can_be_written_in_the_end(tmp_path, capsys):
+    report = Report(tmp_path)
+    in_the_way(tmp_path / "rounds.csv")
+    add_round(report, 1, member(0))
+    (tmp_path / "rounds.csv").rmdir()
+    report.close()
+    assert numbers_in(tmp_path / "rounds.csv") == ["1"] and capsys.readouterr().err == ""
+
+
+def test_a_table_that_cannot_be_written_to_the_end_is_beside_it(tmp_path, capsys):
+    report = Report(tmp_path)
+    add_round(report, 1, member(0))
+    in_the_way(tmp_path / "rounds.csv")
+    (tmp_path / "rounds-2.csv").write_text("somebody's")
+    add_round(report, 2, member(0))
+    report.close()
+    place = f"{tmp_path / 'rounds.csv'} lacks round 2 (Is a directory)"
+    assert capsys.readouterr().err == f"server.py: {place}: the whole table is in {tmp_path / 'rounds-3.csv'}\n"
+    assert numbers_in(tmp_path / "rounds-3.csv") == ["1", "2"]
+    assert (tmp_path / "rounds-2.csv").read_text() == "somebody's"
+
+
+def test_rows_that_cannot_be_written_anywhere_are_told(tmp_path, capsys, monkeypatch):
+    report = Report(tmp_path)
+    add_round(report, 1, member(0))
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tables, "replaced", full)
+    for server_round in (2, 3):
+        add_round(report, server_round, member(0))
+    report.close()
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'clients.csv'} lacks rounds 2 to 3 (No space left on device):\n2,0,pi0,20," in told
+    assert told.count("\n") == 6 and numbers_in(tmp_path / "rounds.csv") == ["1"]
+
+
+def test_a_disk_that_is_full_in_the_middle_leaves_whole_rows(tmp_path, monkeypatch):
+    report = Report(tmp_path)
+    add_round(report, 1, member(0))
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", full)
+        add_round(report, 2, member(0))
+    assert numbers_in(tmp_path / "rounds.csv") == ["1"]
+    add_round(report, 3, member(0))
+    assert numbers_in(tmp_path / "rounds.csv") == ["1", "2", "3"]
+
+
+def test_a_folder_that_is_gone_for_a_while(tmp_path):
+    report = Report(tmp_path / "drive")
+    add_round(report, 1, member(0))
+    (tmp_path / "drive").rename(tmp_path / "elsewhere")
+    (tmp_path / "drive").write_text("no folder")
+    add_round(report, 2, member(0))
+    (tmp_path / "drive").unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "drive")
+    add_round(report, 3, member(0))
+    assert all(numbers_in(tmp_path / "drive" / name) == ["1", "2", "3"] for name in TABLES)
+
+
+def test_a_resumed_run_whose_tables_cannot_be_written_yet(tmp_path, monkeypatch, capsys):
+    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n2,2,0")
+    replaced = tables.replaced
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tables, "replaced", refused)
+    report = Report(tmp_path, Checkpoint(MODEL, round=2, results=1, failures=1))
+    assert f"cannot write {tmp_path / 'rounds.csv'} (Permission denied)" in capsys.readouterr().out
+    monkeypatch.setattr(tables, "replaced", replaced)
+    add_round(report, 3, member(0))
+    assert numbers_in(tmp_path / "rounds.csv") == ["1", "2", "3"]
+
+
+def test_a_table_that_cannot_be_read_is_not_overwritten(tmp_path):
+    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n")
+    in_the_way(tmp_path / "clients.csv")
     with pytest.raises(OSError):
-        add_round(report, 1, member(0))
+        Report(tmp_path, Checkpoint(MODEL, round=1))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ImportError("no matplotlib"), ValueError()])
+def test_a_picture_that_cannot_be_drawn_is_no_error(tmp_path, monkeypatch, capsys, error):
+    report = Report(tmp_path)
+
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr("federation.server.report.draw_history", broken)
+    report.draw()
+    assert capsys.readouterr().err == f"server.py: cannot draw history.png: {error}\n"
 
 
 def test_the_picture(tmp_path, monkeypatch):
-    from federation.server import report
-
     from matplotlib.axes import Axes
 
     drawn, legends = [], []
     legend = Axes.legend
     monkeypatch.setattr(Axes, "legend", lambda axis: (legends.append(axis), legend(axis))[1])
-    draw_curve = report._draw_curve
+    draw_curve = history._draw_curve
 
     def watched(axis, rows, column, label):
         draw_curve(axis, rows, column, label)
         drawn.append((label, [tuple(line.get_xydata()[-1]) for line in axis.get_lines()][-1:]))
 
-    monkeypatch.setattr(report, "_draw_curve", watched)
+    monkeypatch.setattr(history, "_draw_curve", watched)
     write_tables(tmp_path, "1,0,2,,,,,1.5\r\n")  # neither clients nor figures: every axis is empty
     (tmp_path / "clients.csv").write_text("damaged,header\n1,2\n")
-    draw_history(tmp_path)
+    Report(tmp_path, Checkpoint(round=2)).draw()
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
     assert [points for _, points in drawn] == [[]] * 4 and legends == []
     del drawn[:]
+    (tmp_path / "history.png").unlink()
     rounds = "1,2,0,,0.5,nan,x,1.5\r\n2,2,0,0.25,0.75,,,1.5\r\n"
     clients = "1,,,20,,,9,,,\r\n1,10,pi,20,,,3,,,\r\n2,10,pi,20,,,,,,\r\n1,9,pi,20,,,4,,,\r\n2,9"
     write_tables(tmp_path, rounds, clients)
-    draw_history(tmp_path)
+    Report(tmp_path, Checkpoint(round=2)).draw()
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
     assert drawn == [
         ("clients' validation images", [(2, 0.25)]),

@@ -11,14 +11,16 @@ from pathlib import Path
 from federation.server import checkpoint, rounds
 from federation.server.checkpoint import Checkpoint
 from federation.server.flags import ServerSettings
-from federation.server.report import Report, read_table
+from federation.server.report import Report
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.server.strategy import DeviceFedAvg, weighted_average
+from federation.tables import read_table
 
 import numpy as np
 import pytest
 from fakes import MODEL, FakeClient, arrive, encoded, evaluation, fit_result, identity, learner
-from flwr.common import Code, FitRes, GetParametersRes, Status
+from flwr.common import Code, FitRes, GetParametersRes, Status, parameters_to_ndarrays
+from flwr.server.strategy import FedMedian
 
 NO = Status(Code.FIT_NOT_IMPLEMENTED, "RuntimeError: the disk is on\nfire")
 
@@ -100,6 +102,11 @@ def test_two_rounds(make_server, tmp_path, capsys):
 BAD_FITS = {
     "an error": (lambda ins: FitRes(NO, encoded([]), 0, {}), "RuntimeError: the disk is on fire"),
     "nan": (lambda ins: fit_result([MODEL[0] * math.nan, MODEL[1]]), "array 0 has NaN or infinity in it"),
+    "complex": (lambda ins: fit_result([MODEL[0] * 1j, MODEL[1]]), "array 0 holds no numbers but complex64"),
+    "too large": (
+        lambda ins: fit_result([MODEL[0] * np.float64(1e300), MODEL[1]]),
+        "some of its numbers are out of range for the global model's float32",
+    ),
     "another model": (lambda ins: fit_result(MODEL[:1]), "it has 1 arrays, the global model 2"),
     "too many examples": (lambda ins: fit_result(MODEL, 2**62), "it claims 4611686018427387904 examples"),
 }
@@ -116,6 +123,32 @@ def test_a_bad_result_does_not_count(make_server, tmp_path, capsys, kind):
     assert rows(tmp_path) == [("1", "1", "1")]
     assert f"round 1: fit by client 1 on pi1 does not count: {reason}\n" in capsys.readouterr().out
     assert checkpoint.load(tmp_path).failures == 1
+
+
+class Median(FedMedian):
+    """A strategy of Flower's that looks at the arrays that it is given."""
+
+    seen: list = []
+
+    def aggregate_fit(self, server_round, results, failures):
+        for _, result in results:
+            self.seen.append([array.dtype for array in parameters_to_ndarrays(result.parameters)])
+        return super().aggregate_fit(server_round, results, failures)
+
+
+@pytest.mark.parametrize("strategy", [None, Median(min_fit_clients=1, min_evaluate_clients=1, min_available_clients=1)])
+@pytest.mark.parametrize("dtype", ["f8", "f2", ">f4", "i4", "u1", "i8"])
+def test_a_result_in_another_type_of_numbers_counts_in_the_models(make_server, tmp_path, strategy, dtype):
+    def fit(ins):
+        return fit_result([array.astype(dtype) for array in MODEL])
+
+    plain = FakeClient("plain client", fit=fit, evaluate=lambda ins: evaluation(0.5))
+    server = run(make_server(learner(0), plain, strategy=strategy))
+    assert rows(tmp_path) == [("1", "2", "0")]
+    for array, original in zip(server.checkpoint.model, MODEL, strict=True):
+        assert array.dtype == np.float32 and array.tobytes() == original.tobytes()
+    if strategy is not None:
+        assert Median.seen[-2:] == [[np.float32] * 2] * 2
 
 
 def test_a_connection_that_ends_is_a_failure(make_server, tmp_path, capsys):

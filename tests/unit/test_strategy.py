@@ -44,6 +44,12 @@ def test_the_type_stays(dtype):
     assert array.dtype == dtype and array.tolist() == [1.5, 2.5]
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i4", "i8"])
+def test_averages_of_whole_numbers_are_rounded_and_not_cut_off(dtype):
+    (array,) = average([([np.array([1, 0, 100], dtype)], 1), ([np.array([2, 1, 101], dtype)], 3)])
+    assert array.dtype == dtype and array.tolist() == [2, 1, 101]
+
+
 def test_the_average_is_right_to_the_last_bit_of_float32():
     random = np.random.default_rng(0)
     models = [(10 ** random.uniform(-6, 6, 200) * random.choice([-1, 1], 200)).astype(np.float32) for _ in range(7)]
