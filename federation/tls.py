@@ -41,4 +41,4 @@ def read_server_certificates(folder: Path) -> tuple[bytes, bytes, bytes]:
 def warn_if_readable(address: str, encrypted: bool, flag: str) -> None:
     """Print a line if what goes to or from this address leaves the machine unencrypted; `flag` would change that."""
     if not encrypted and not is_loopback(address):
-        print(f"not encrypted: others on the network can read the models ({flag} changes that)", flush=True)
+        print(f"not encrypted: others on the network can read the models ({flag} changes that)")

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import shutil
+import socket
 import stat
 import subprocess
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from federation import tls
 
 import grpc
 import pytest
+from conftest import FLOWER_1_25, needs_flower_1_25
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from flwr.common import GetParametersIns, serde
 from flwr.proto import transport_pb2_grpc
 from flwr.proto.transport_pb2 import ServerMessage
-from processes import ROOT
+from processes import PROMPTLY, ROOT, free_address
 
 
 def test_a_client_gives_up_after_the_time_it_is_told(start, address):
@@ -37,6 +43,139 @@ def test_a_server_can_be_named(start_server, start, address):
     server = start_server("--rounds", 1, "--min_num_clients", 1)
     client = start("tests/faulty_client.py", "--cid", 0, "--server_address", address.replace("127.0.0.1", "localhost"))
     assert server.exit_code() == 0 and client.exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "host"), [("http_proxy", "127.0.0.1"), ("https_proxy", "localhost"), ("grpc_proxy", "localhost")]
+)
+def test_proxies_are_for_the_internet(start_server, start_device, address, tmp_path, monkeypatch, variable, host):
+    monkeypatch.setenv(variable, f"http://{free_address()}")  # nobody is there
+    encrypted = variable == "https_proxy"
+    if encrypted:
+        make_certificates(tmp_path)
+    folder = tmp_path / "certificates"
+    server = start_server("--rounds", 1, "--min_num_clients", 1, *(("--certificates", folder) if encrypted else ()))
+    trust = ("--root_certificate", folder / "ca.crt") if encrypted else ()
+    client = start_device(0, "--server_address", address.replace("127.0.0.1", host), *trust)
+    assert server.exit_code() == 0 and client.exit_code() == 0
+    assert "lost" not in client.output
+
+
+@contextlib.contextmanager
+def listening(address, answer):
+    """Give each connection to `address` to `answer`, one after the other."""
+    host, port = address.split(":")
+    ended = threading.Event()
+    with socket.create_server((host, int(port))) as server:
+
+        def serve():
+            while not ended.is_set():
+                connection, _ = server.accept()
+                with contextlib.suppress(OSError), connection:
+                    connection.settimeout(5)
+                    answer(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield
+        ended.set()
+        socket.create_connection((host, int(port))).close()  # ends its waiting
+        thread.join()
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plaintext", "TLS"])
+@pytest.mark.parametrize("asks_first", [False, True], ids=["at once", "after the question"])
+def test_a_port_that_is_forwarded_to_a_server_that_is_not_up_yet(
+    start_device, start_server, address, tmp_path, encrypted, asks_first
+):
+    make_certificates(tmp_path)
+    folder = tmp_path / "certificates"
+    trust = ("--root_certificate", folder / "ca.crt") if encrypted else ()
+    with listening(address, lambda connection: connection.recv(1000) if asks_first else None):
+        client = start_device(0, *trust)
+        client.wait_for(f"no server at {address} yet (")
+        time.sleep(3)
+        assert client.popen.poll() is None, client.output
+    server = start_server("--rounds", 1, "--min_num_clients", 1, *(("--certificates", folder) if encrypted else ()))
+    assert server.exit_code() == 0 and client.exit_code() == 0
+    assert "TLS" not in client.output and "the server has ended the run" in client.output
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
+    """A frame of HTTP/2 (RFC 9113, 4.1)."""
+    return len(content).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + content
+
+
+def http2(status: bytes):
+    """Return an answer of a web server that speaks HTTP/2, to any request."""
+
+    def answer(connection):
+        connection.sendall(frame(4, 0, 0))  # settings
+        heard = b""
+        while b"FlowerService" not in heard:
+            more = connection.recv(1000)
+            if not more:  # it only looked
+                return
+            heard += more
+        connection.sendall(frame(4, 1, 0) + frame(1, 5, 1, b"\x08\x03" + status))  # settings read; the header :status
+        while connection.recv(1000):
+            pass
+
+    return answer
+
+
+SOMEBODY_ELSE = {
+    "a web server": lambda connection: connection.recv(100) and connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    "ssh": lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n") or connection.recv(1000),
+    "HTTP/2: not found": http2(b"404"),
+    "HTTP/2: forbidden": http2(b"403"),
+    "HTTP/2: no POST": http2(b"405"),
+}
+NO_FLOWER_SERVER = "there is no Flower server at {}: something else answers"
+
+
+@pytest.mark.parametrize("who", SOMEBODY_ELSE)
+def test_somebody_else_is_there(start, address, who):
+    with listening(address, SOMEBODY_ELSE[who]):
+        client = start("tests/faulty_client.py", "--cid", 0, "--server_address", address)
+        assert client.exit_code(PROMPTLY) == 1, client.output
+    assert NO_FLOWER_SERVER.format(address) in client.output.splitlines()[-1] and "Traceback" not in client.output
+
+
+def test_another_grpc_server_is_there(start, address):
+    server = grpc.server(ThreadPoolExecutor(max_workers=2))
+    server.add_insecure_port(address)
+    server.start()
+    client = start("tests/faulty_client.py", "--cid", 0, "--server_address", address)
+    assert client.exit_code(PROMPTLY) == 1, client.output
+    server.stop(0).wait()
+    assert NO_FLOWER_SERVER.format(address) in client.output.splitlines()[-1] and "Traceback" not in client.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", [Path(sys.executable), pytest.param(FLOWER_1_25, marks=needs_flower_1_25)])
+def test_a_superlink_is_there(start, address, tmp_path, python):
+    if python == FLOWER_1_25:
+        apis = zip(("fleet", "serverappio", "control"), (address, free_address(), free_address()))
+        where = [word for api, there in apis for word in (f"--{api}-api-address", there)]
+    else:
+        where = ["--host", "127.0.0.1", "--port", address.split(":")[1]]
+    superlink = python.with_name("flower-superlink")
+    environment = {"FLWR_HOME": str(tmp_path), "HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0"}
+    start(str(superlink), "--insecure", "--isolation", "process", *where, python=python, env=environment, cwd=tmp_path)
+    client = start("tests/faulty_client.py", "--cid", 0, "--server_address", address)
+    assert client.exit_code() == 1, client.output
+    assert NO_FLOWER_SERVER.format(address) in client.output.splitlines()[-1] and "Traceback" not in client.output
+
+
+@pytest.mark.parametrize("script", ["server.py", "tests/faulty_client.py"])
+@pytest.mark.parametrize("text", ["192.168.1..10:8080", f"{'a' * 64}.local:8080", "192.168.1:8080", "http://pi:8080"])
+def test_what_is_no_address(start, script, text):
+    cid = () if script == "server.py" else ("--cid", 0)
+    process = start(script, *cid, "--server_address", text)
+    assert process.exit_code() == 2
+    assert process.output.count("\n") == 1
+    assert f"--server_address: must look like 192.168.1.10:8080 or [fe80::1]:8080, not {text!r}" in process.output
 
 
 class TooSmall(transport_pb2_grpc.FlowerServiceServicer):

@@ -10,6 +10,8 @@ import queue
 from typing import Any, Callable
 
 from federation import MAX_MESSAGE_BYTES
+from federation.addresses import ascii_address
+from federation.client.probe import somebody_else
 from federation.handshake import Refused
 
 import grpc
@@ -26,7 +28,20 @@ from flwr.common import (
 from flwr.proto.transport_pb2 import ClientMessage, Reason, ServerMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
-OPTIONS = [("grpc.max_send_message_length", MAX_MESSAGE_BYTES), ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+OPTIONS = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # A proxy, from variables such as http_proxy, is for the internet; a federation is between neighbours.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.address_http_proxy_enabled_addresses", ""),  # the same for GRPC_ADDRESS_HTTP_PROXY
+]
+
+# Answers of others than Flower's server, for instance of a SuperLink: it has no such service, or lets nobody in.
+NOT_FLOWERS = (
+    grpc.StatusCode.UNIMPLEMENTED,  # HTTP's 404, too
+    grpc.StatusCode.PERMISSION_DENIED,  # 403
+    grpc.StatusCode.UNAUTHENTICATED,  # 401
+)
 
 
 class ConnectionLost(Exception):
@@ -66,15 +81,24 @@ def answer_server(address: str, root_certificate: bytes | None, answer: Callable
             if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
                 limit = MAX_MESSAGE_BYTES // 1024**2
                 raise Refused(f"the model is larger than a message can be, {limit} MB") from error
+            if _is_somebody_else(error):
+                raise somebody_else(address) from error
             raise ConnectionLost(error.code().name, was_asked) from error
         finally:
             answers.put(None)  # ends gRPC's thread that takes the answers
 
 
 def _channel(address: str, root_certificate: bytes | None) -> grpc.Channel:
+    address = ascii_address(address)
     if root_certificate is None:
         return grpc.insecure_channel(address, OPTIONS)
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(root_certificate), OPTIONS)
+
+
+def _is_somebody_else(error: grpc.RpcError) -> bool:
+    """Tell whether who has answered does not know Flower's clients. Other errors can be a server of ours in trouble."""
+    unwanted = "http2 header with status: 4" in (error.details() or "")  # a web server, in HTTP/2
+    return error.code() in NOT_FLOWERS or (unwanted and error.code() != grpc.StatusCode.UNAVAILABLE)
 
 
 def _decode(message: ServerMessage) -> tuple[str, Any]:

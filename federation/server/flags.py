@@ -56,7 +56,7 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
         "--server_address",
         type=listen_address,
         default="0.0.0.0:8080",
-        help="where to listen, HOST:PORT (default: %(default)s, all IPv4 addresses of this machine)",
+        help="where to listen, HOST:PORT (default: %(default)s, all addresses of this machine)",
     )
     parser.add_argument(
         "--round_timeout",

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import queue
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 from federation.handshake import Refused
 
@@ -24,7 +25,7 @@ from flwr.common import (
     GetPropertiesIns,
     GetPropertiesRes,
 )
-from processes import ROOT
+from processes import ROOT, free_address
 
 TASKS = {
     "get_properties": (GetPropertiesIns({"nonce": "abc"}), GetPropertiesRes(OK, {"cid": 3, "device": "pi"})),
@@ -197,6 +198,66 @@ def test_a_model_that_is_larger_than_a_message_is_no_use_to_try_again(stream):
 def test_other_limits_may_pass(wire, stream, details):
     with pytest.raises(wire.ConnectionLost, match="^RESOURCE_EXHAUSTED$"):
         stream(end=Broken(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
+
+
+NOT_FLOWERS = {
+    "another service": (grpc.StatusCode.UNIMPLEMENTED, "Method not found!"),
+    "another service, without a word": (grpc.StatusCode.UNIMPLEMENTED, None),
+    "another service that wants a login": (grpc.StatusCode.UNAUTHENTICATED, ""),
+    "another service that lets nobody in": (grpc.StatusCode.PERMISSION_DENIED, ""),
+    "a web server that takes no POST": (grpc.StatusCode.UNKNOWN, "Received http2 header with status: 405"),
+    "a web server that understands nothing": (grpc.StatusCode.INTERNAL, "Received http2 header with status: 400"),
+}
+
+
+@pytest.mark.parametrize("who", NOT_FLOWERS)
+def test_who_is_no_flower_server_is_no_use_to_try_again(stream, who):
+    expected = "there is no Flower server at 127.0.0.1:1: .* give the address that server.py printed"
+    with pytest.raises(Refused, match=expected) as refused:
+        stream(end=Broken(*NOT_FLOWERS[who]))
+    assert not refused.value.again
+    assert stream.left == [None]
+
+
+@pytest.fixture
+def another_service():
+    """The port, on all addresses, of a gRPC server without Flower's service."""
+    server = grpc.server(ThreadPoolExecutor(max_workers=1))
+    port = server.add_insecure_port("0.0.0.0:0")
+    server.start()
+    yield port
+    server.stop(0).wait()
+
+
+PROXIES = [
+    *(f"{kind}_proxy" for kind in ("http", "https", "grpc", "all")),
+    *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "GRPC", "ALL")),
+    "GRPC_ADDRESS_HTTP_PROXY",
+]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("variable", PROXIES)
+def test_no_connection_goes_through_a_proxy(wire, monkeypatch, another_service, variable, host):
+    proxy = free_address()
+    monkeypatch.setenv(variable, proxy if variable.startswith("GRPC_ADDRESS") else f"http://{proxy}")
+    monkeypatch.setenv("GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES", "127.0.0.0/8")  # only with the last of them
+    with pytest.raises(Refused):  # so somebody has answered
+        wire.answer_server(f"{host}:{another_service}", None, lambda task, instruction: None)
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        *((getattr(grpc.StatusCode, code), "") for code in ("UNKNOWN", "INTERNAL", "CANCELLED", "DEADLINE_EXCEEDED")),
+        (grpc.StatusCode.UNKNOWN, "Received http2 header with status: 500"),
+        (grpc.StatusCode.UNAVAILABLE, "Received http2 header with status: 503"),
+        (grpc.StatusCode.UNAVAILABLE, "Received http2 header with status: 429"),
+    ],
+)
+def test_a_server_in_trouble_is_tried_again(wire, stream, code, details):
+    with pytest.raises(wire.ConnectionLost, match=f"^{code.name}$"):
+        stream(end=Broken(code, details))
 
 
 def test_a_refusal_ends_the_stream(stream):
