@@ -42,20 +42,19 @@ Install one beside it: python3.13 and python3.13-venv with apt, python3.13 with 
 with uv (https://docs.astral.sh/uv): uv python install 3.13. Then: PYTHON=python3.13 ./setup_venv.sh $*"
 }
 
-# What is installed. During an installation, .venv/installing tells what was there before. If that file is there at the
-# next start and something else is installed, the installation was broken off half done.
-packages() { ls .venv/lib/python*/site-packages; }
-half_installed() { [ -e .venv/installing ] && ! packages | cmp -s - .venv/installing; }
-
-# Are there packages and pip for this Python, which the system may have replaced, for this processor and this folder?
+# Is all that was installed still there (an installation may have been broken off, a card may have lost files), for this
+# Python, which the system may have replaced, for this processor and this folder?
 has_packages() {
     .venv/bin/python -I -c '
-import sys, sysconfig
+import os, sys, sysconfig
 from pathlib import Path
 packages, suffix = Path(sysconfig.get_path("purelib")), sysconfig.get_config_var("EXT_SUFFIX")
-compiled = packages.glob("*/*.%s-*.so" % sys.implementation.cache_tag)
 in_place = packages.is_dir() and Path(sys.prefix).samefile(".venv")
-sys.exit(not (in_place and all(path.name.endswith(suffix) for path in compiled)))'
+records = [(info / "RECORD").read_text(encoding="utf-8") for info in packages.glob("*.dist-info")]
+files = [line.rsplit(",", 2)[0].strip("\"") for record in records for line in record.splitlines()]
+complete = all(os.path.exists(packages / file) for file in files if not file.endswith(".pyc"))
+compiled = packages.glob("*/*.%s-*.so" % sys.implementation.cache_tag)
+sys.exit(not (in_place and complete and all(path.name.endswith(suffix) for path in compiled)))'
 }
 has_pip() {
     .venv/bin/python -I -c 'import pip' || # uv leaves it out
@@ -68,7 +67,7 @@ can_be_activated() (
     [ "$VIRTUAL_ENV" -ef .venv ]
 )
 works() {
-    suits .venv/bin/python && { has_packages && can_be_activated && has_pip; } &> /dev/null && ! half_installed
+    suits .venv/bin/python && { has_packages && can_be_activated && has_pip; } &> /dev/null
 }
 
 are_installed() {
@@ -99,20 +98,13 @@ has_uv_settings() {
 }
 # Settings that say where to install are for other places than .venv.
 run_pip() { .venv/bin/python -m pip install --quiet --no-user --target= --root=/ --prefix="$PWD/.venv" "$@"; }
-install() {
-    packages > .venv/installing
-    "$@"
-    rm .venv/installing
-}
-
-trap 'half_installed || rm -f .venv/installing' EXIT # if it was broken off before anything was installed
 echo "installing $* into .venv (a few hundred megabytes, more on x86_64 Linux)"
 if has_uv_settings || ! has_pip_settings; then
     export PATH="$PWD/.venv/bin:$PATH" UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
-    uv --version &> /dev/null || install run_pip uv
-    install uv pip install --quiet --python .venv/bin/python "${@/#/-r}"
+    uv --version &> /dev/null || run_pip uv
+    uv pip install --quiet --python .venv/bin/python "${@/#/-r}"
 else
-    install run_pip "${@/#/-r}"
+    run_pip "${@/#/-r}"
 fi
 mkdir -p .venv/installed
 cp "$@" .venv/installed/

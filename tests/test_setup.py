@@ -135,13 +135,33 @@ def packages_of_another_processor(venv: Path) -> None:
     (venv / SITE_PACKAGES / f"tiny/compiled.{tag}.so").write_bytes(b"")
 
 
+def half_a_package(venv: Path) -> None:
+    """What a killed installation may leave: pip and uv see a package, not that most of it is missing."""
+    shutil.rmtree(venv / SITE_PACKAGES / "tiny")
+
+
+def package_without_a_list_of_its_files(venv: Path) -> None:
+    """The same, a moment later: pip writes that list at the end."""
+    (venv / SITE_PACKAGES / "tiny-1.0.dist-info/RECORD").unlink()
+
+
+def no_pip_program(venv: Path) -> None:
+    for path in venv.glob("bin/pip*"):
+        path.unlink()
+
+
+def half_of_pip(venv: Path) -> None:
+    shutil.rmtree(venv / SITE_PACKAGES / "pip/_internal")
+
+
 def no_environment_at_all(venv: Path) -> None:
     (venv / "pyvenv.cfg").unlink()
 
 
 BREAKAGES = [
     without_python3_venv, system_without_that_python, system_with_a_newer_python, python_out_of_range,
-    program_of_another_processor, packages_of_another_processor, no_environment_at_all,
+    program_of_another_processor, packages_of_another_processor, half_a_package,
+    package_without_a_list_of_its_files, no_pip_program, half_of_pip, no_environment_at_all,
 ]  # fmt: skip
 
 
@@ -194,8 +214,7 @@ def test_an_environment_made_by_hand_is_taken(project, made_by):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_installation_is_made_anew(project, how):
-    """The package is installed by halves, and neither pip nor uv would look at it again."""
+def test_a_killed_installation_is_completed(project, how):
     write_wheel(project.folder / "index", "large", num_files=2000)
     (project.folder / "requirements.txt").write_text("--only-binary :all:\ntiny\nlarge\n")
     environment = untold(**project.environment)
@@ -208,10 +227,11 @@ def test_a_killed_installation_is_made_anew(project, how):
         time.sleep(0.001)
     os.killpg(popen.pid, how)
     assert popen.wait(PROMPTLY) != 0
-    project.require("tiny")
     made = project.set_up()
-    assert made.returncode == 0 and MADE_ANEW in made.stdout, made.stdout + made.stderr
+    project.require("tiny")
+    assert made.returncode == 0, made.stdout + made.stderr
     assert project.works()
+    assert len(list((project.venv / SITE_PACKAGES / "large").glob("part*.py"))) == 2000
 
 
 def test_an_environment_that_cannot_be_made_leaves_nothing_behind(tmp_path):
