@@ -96,10 +96,10 @@ def _described(files: Sequence[Path]) -> list[str]:
 
 
 def _available(folder: Path, split: str) -> list[str]:
-    """Describe the files of a split, none if they are not whole: what was cut before is good without them."""
+    """Describe the files of a split, none if they cannot be used: what was cut before is good without them."""
     try:
         return _described(find_files(folder, split))
-    except DataError:
+    except (DataError, OSError):  # such as a link to a drive that is not there
         return []
 
 

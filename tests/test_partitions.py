@@ -259,6 +259,19 @@ def test_a_data_set_of_which_a_file_is_missing_is_not_cut(data_dir, start, lost)
     assert not list(data_dir.rglob("*.npz"))
 
 
+@pytest.mark.parametrize("kind", ["part", "link"])
+def test_a_prepared_partition_needs_no_whole_data_set(data_dir, kind):
+    before = partitions.load_partition("mnist", 7, 50, data_dir)
+    if kind == "part":
+        split_into_shards(data_dir, 3)[0].unlink()
+    else:
+        whole = data_dir / "mnist/train-00000-of-00001.parquet"
+        whole.unlink()
+        whole.symlink_to(data_dir / "drive/train.parquet")
+    after = partitions.load_partition("mnist", 7, 50, data_dir)
+    assert [as_pairs(part) for part in before] == [as_pairs(part) for part in after]
+
+
 def test_a_partition_is_cut_again_when_the_data_set_is_another(data_dir, capfd):
     before = partitions.load_partition("mnist", 7, 50, data_dir)
     write_rows(data_dir / "mnist/train-00000-of-00001.parquet", [A_PNG] * 200, [3] * 200)
