@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.flags import dataset_name
+from federation.flags import dataset_name, path
 from federation.partitions import Examples, load_partition, load_test_split
 
 import numpy as np
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("framework", choices=("pytorch", "tf"))
     parser.add_argument("--mnist", action="store_true")
-    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--data_dir", type=path, required=True)
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--num_partitions", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)

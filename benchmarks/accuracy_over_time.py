@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from federation.flags import path
 from federation.partitions import Examples, load_partition, load_test_split
 
 import baseline
@@ -63,8 +64,8 @@ def draw(axis: Axes, name: str, client: Any, train_sets: Sequence[Examples], tes
 def main() -> None:
     """Run the federations, print a table and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--picture", type=Path, required=True)
+    parser.add_argument("--data_dir", type=path, required=True)
+    parser.add_argument("--picture", type=path, required=True)
     parser.add_argument("--clients", type=int, nargs="+", default=[2, 5])
     parser.add_argument("--seconds", type=float, default=60)
     args = parser.parse_args()
