@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
+from federation import partition_file
 from federation.hub import SOURCES
 from federation.partition_file import Examples
 
@@ -30,11 +31,9 @@ def noise(dataset: str, count: int) -> Examples:
 
 def write_partitions(dataset: str, num_clients: int, data_dir: Path) -> None:
     """Make a data folder with partitions of noise, where clients look for theirs."""
-    folder = data_dir / dataset / str(num_clients)
-    folder.mkdir(parents=True, exist_ok=True)
     examples = noise(dataset, NUM_IMAGES[dataset])
     for cid in range(num_clients):
-        np.savez(folder / f"{cid}.npz", images=examples.images, labels=examples.labels)
+        partition_file.write(data_dir / dataset / str(num_clients) / f"{cid}.npz", examples, cut_from=[])
 
 
 def run_federation(
