@@ -13,11 +13,12 @@ CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards take MNIST a
 from __future__ import annotations
 
 import math
+import time
 
 from federation.addresses import server_address
 from federation.client.connection import stay_connected
 from federation.client.flags import parse_client
-from federation.client.light_import import torchvision_models
+from federation.client.light_import import AdamW, torchvision_models
 from federation.client.threads import choose_threads
 from federation.flags import ArgumentParser, whole_number
 from federation.partitions import Examples, load_partition
@@ -27,17 +28,15 @@ import torch
 import torch.nn.functional as F
 from flwr.common import NDArrays, Scalar
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 from tqdm import tqdm
 
 NUM_CLIENTS = 50  # number of partitions of the data set, the same on all clients
 EPOCHS, BATCH_SIZE = 3, 16  # in a round, for a server that does not say; ours does: see fit_config in server.py
 LEARNING_RATE = {"cifar10": 1e-3, "mnist": 3e-3}  # at its peak
 TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
+set_seed = torch.manual_seed  # for all random numbers
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# One call for all tensors is faster. (torch.__version__ is no plain text: it compares as a version.)
-HAS_FUSED_ADAMW = DEVICE.type == "cuda" or torch.__version__ >= "2.4"
 
 
 def small_cnn() -> nn.Module:
@@ -90,44 +89,28 @@ def augment(images: Tensor) -> Tensor:
     return torch.where(mirrored, images.flip(2), images).roll(shift, dims=(1, 2))
 
 
-class AdamW:
-    """The optimizer of Loshchilov and Hutter (2019), for one fit.
-
-    Any optimizer of torch.optim can take its place, but at a price on small boards: to make one imports torch's
-    compiler, which takes 120 MB and several seconds. This class calls the function behind torch.optim.AdamW.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.parameters = list(model.parameters())
-        self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.variances = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.steps = [torch.zeros((), device=DEVICE) for _ in self.parameters]
-
-    @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        """Update the model's parameters from their gradients."""
-        gradients = [parameter.grad for parameter in self.parameters]
-        adamw(
-            self.parameters, gradients, self.means, self.variances, [], self.steps, fused=HAS_FUSED_ADAMW,
-            lr=learning_rate, weight_decay=0.01, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, maximize=False,
-        )  # fmt: skip
-
-
 def one_cycle(progress: float) -> float:
     """Return the learning rate after `progress` of a fit, both from 0 to 1: up, then down (Smith and Topin, 2018)."""
     return min(progress / 0.3, (1 - progress) / 0.7)
 
 
-def train(model: nn.Module, examples: Examples, learning_rate: float, epochs: int, batch_size: int) -> float:
-    """Train the model in place; return the mean loss per example in the last epoch."""
+def train(
+    model: nn.Module, examples: Examples, learning_rate: float, epochs: int, batch_size: int, seconds: float
+) -> tuple[float, float]:
+    """Train the model in place for `epochs`, or until `seconds` are over.
+
+    Return the mean loss per example in the last epoch, and how many epochs that was, such as 1.73.
+    """
+    started = time.monotonic()
+    time_used = 0.0  # of `seconds`, from 0 to 1
     images = torch.from_numpy(examples.images).to(DEVICE)  # uint8 [n, height, width, channels]
     labels = torch.from_numpy(examples.labels).to(DEVICE)  # int64 [n]
     is_colour = images.shape[3] == 3  # digits are not augmented: a mirrored one is another sign
-    optimizer = AdamW(model)
+    optimizer = AdamW(model.parameters())  # of torch.optim, only lighter
     num_batches = math.ceil(len(labels) / batch_size)
     model.train()
     for epoch in range(epochs):
-        total_loss = torch.zeros((), device=DEVICE)
+        total_loss, num_examples = torch.zeros((), device=DEVICE), 0
         # Batches of nearly equal size, because BatchNorm cannot work on a last batch of one image.
         batches = torch.randperm(len(labels), device=DEVICE).tensor_split(num_batches)
         for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, disable=None)):
@@ -135,10 +118,16 @@ def train(model: nn.Module, examples: Examples, learning_rate: float, epochs: in
             loss = F.cross_entropy(model(inputs), labels[batch])
             model.zero_grad()
             loss.backward()
-            progress = (epoch + (step + 0.5) / num_batches) / epochs  # from 0 to 1
+            progress = max((epoch + (step + 0.5) / num_batches) / epochs, time_used)  # from 0 to 1
             optimizer.step(learning_rate * one_cycle(progress))
             total_loss += loss.detach() * len(batch)
-    return total_loss.item() / len(labels)
+            num_examples += len(batch)
+            time_used = (time.monotonic() - started) / seconds
+            if time_used >= 1:
+                break
+        if time_used >= 1:
+            break
+    return total_loss.item() / num_examples, epoch + (step + 1) / num_batches
 
 
 @torch.inference_mode()
@@ -182,21 +171,29 @@ class FlowerClient(fl.client.NumPyClient):
     """What Flower calls on the device: each round `fit`, then `evaluate`."""
 
     def __init__(self, dataset: str, train_set: Examples, validation_set: Examples) -> None:
+        self.dataset = dataset
         self.model = build_model(dataset)
         self.learning_rate = LEARNING_RATE[dataset]
         self.train_set = train_set
         self.validation_set = validation_set
 
     def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:
-        """Return the untrained model; the server asks one client for it before the first round."""
+        """Return an untrained model; the server asks one client for it before the first round."""
+        if "seed" in config:
+            set_seed(int(config["seed"]))
+            self.model = build_model(self.dataset)
         return get_parameters(self.model)
 
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         """Train the global model on this client's images; return the result and how many images there were."""
         set_parameters(self.model, parameters)
+        if "seed" in config:  # another one for each client and round
+            set_seed(int(config["seed"]))
         epochs, batch_size = int(config.get("epochs", EPOCHS)), int(config.get("batch_size", BATCH_SIZE))
-        loss = train(self.model, self.train_set, self.learning_rate, epochs, batch_size)
-        return get_parameters(self.model), len(self.train_set.labels), {"train_loss": loss}
+        seconds = float(config.get("fit_seconds", math.inf))
+        loss, epochs_done = train(self.model, self.train_set, self.learning_rate, epochs, batch_size, seconds)
+        metrics: dict[str, Scalar] = {"train_loss": loss, "epochs": epochs_done}
+        return get_parameters(self.model), len(self.train_set.labels), metrics
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
         """Test the global model on images of this client that it does not train on."""
@@ -212,10 +209,7 @@ def main() -> None:
         "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
     )
     parser.add_argument(
-        "--server_address",
-        type=server_address,
-        default="127.0.0.1:8080",
-        help="where the server listens, HOST:PORT (default: %(default)s)",
+        "--server_address", type=server_address, default="127.0.0.1:8080", help="HOST:PORT (default: %(default)s)"
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
     args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token

@@ -12,7 +12,9 @@ CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards take MNIST a
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 
 from federation.addresses import server_address
 from federation.client.connection import stay_connected
@@ -30,6 +32,7 @@ NUM_CLIENTS = 50  # number of partitions of the data set, the same on all client
 EPOCHS, BATCH_SIZE = 3, 16  # in a round, for a server that does not say; ours does: see fit_config in server.py
 LEARNING_RATE = {"cifar10": 1e-3, "mnist": 3e-3}  # at its peak
 TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
+set_seed = keras.utils.set_random_seed  # for all random numbers
 
 
 def small_cnn() -> keras.Model:
@@ -104,25 +107,37 @@ def one_cycle(progress: float) -> float:
 
 
 class Schedule(keras.callbacks.Callback):
-    """Sets the learning rate of each of `num_steps` steps of a fit to `one_cycle` of `peak`."""
+    """Sets the learning rate of each of `num_steps` steps to `one_cycle` of `peak`; ends the fit after `seconds`."""
 
-    def __init__(self, peak: float, num_steps: int) -> None:
+    def __init__(self, peak: float, num_steps: int, seconds: float) -> None:
         super().__init__()
-        self.peak = peak
-        self.num_steps = num_steps
+        self.peak, self.num_steps, self.seconds = peak, num_steps, seconds
         self.step = 0
+        self.started = time.monotonic()
+        self.time_used = 0.0  # of `seconds`, from 0 to 1
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Set the learning rate of a step."""
-        progress = (self.step + 0.5) / self.num_steps  # from 0 to 1
+        progress = max((self.step + 0.5) / self.num_steps, self.time_used)  # from 0 to 1
         self.model.optimizer.learning_rate = self.peak * one_cycle(progress)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """End the fit if its time is over."""
         self.step += 1
+        self.time_used = (time.monotonic() - self.started) / self.seconds
+        self.model.stop_training = self.time_used >= 1
 
 
-def train(model: keras.Model, examples: Examples, learning_rate: float, epochs: int, batch_size: int) -> float:
-    """Train the model in place; return the mean loss per example in the last epoch."""
+def train(
+    model: keras.Model, examples: Examples, learning_rate: float, epochs: int, batch_size: int, seconds: float
+) -> tuple[float, float]:
+    """Train the model in place for `epochs`, or until `seconds` are over.
+
+    Return the mean loss per example in the last epoch, and how many epochs that was, such as 1.73.
+    """
     num_examples = len(examples.labels)
     batch_size = min(batch_size, num_examples)
+    num_batches = num_examples // batch_size
     # The last images of an epoch are dropped, because BatchNorm does badly on a small batch.
     data = as_dataset(examples).shuffle(num_examples).batch(batch_size, drop_remainder=True)
     if examples.images.shape[3] == 3:  # digits are not augmented: a mirrored one is another sign
@@ -130,9 +145,9 @@ def train(model: keras.Model, examples: Examples, learning_rate: float, epochs: 
     variables = model.optimizer.variables
     for variable in variables() if callable(variables) else variables:  # a method up to TensorFlow 2.15
         variable.assign(tf.zeros_like(variable))  # each fit starts with a fresh optimizer
-    schedule = Schedule(learning_rate, num_steps=epochs * (num_examples // batch_size))
+    schedule = Schedule(learning_rate, epochs * num_batches, seconds)
     history = model.fit(data, epochs=epochs, shuffle=False, callbacks=[schedule], verbose=int(sys.stdout.isatty()))
-    return history.history["loss"][-1]
+    return history.history["loss"][-1], schedule.step / num_batches
 
 
 def test(model: keras.Model, examples: Examples) -> tuple[float, float]:
@@ -155,21 +170,29 @@ class FlowerClient(fl.client.NumPyClient):
     """What Flower calls on the device: each round `fit`, then `evaluate`."""
 
     def __init__(self, dataset: str, train_set: Examples, validation_set: Examples) -> None:
+        self.dataset = dataset
         self.model = build_model(dataset)
         self.learning_rate = LEARNING_RATE[dataset]
         self.train_set = train_set
         self.validation_set = validation_set
 
     def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:
-        """Return the untrained model; the server asks one client for it before the first round."""
+        """Return an untrained model; the server asks one client for it before the first round."""
+        if "seed" in config:
+            set_seed(int(config["seed"]))
+            self.model = build_model(self.dataset)
         return get_parameters(self.model)
 
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         """Train the global model on this client's images; return the result and how many images there were."""
         set_parameters(self.model, parameters)
+        if "seed" in config:  # another one for each client and round
+            set_seed(int(config["seed"]))
         epochs, batch_size = int(config.get("epochs", EPOCHS)), int(config.get("batch_size", BATCH_SIZE))
-        loss = train(self.model, self.train_set, self.learning_rate, epochs, batch_size)
-        return get_parameters(self.model), len(self.train_set.labels), {"train_loss": loss}
+        seconds = float(config.get("fit_seconds", math.inf))
+        loss, epochs_done = train(self.model, self.train_set, self.learning_rate, epochs, batch_size, seconds)
+        metrics: dict[str, Scalar] = {"train_loss": loss, "epochs": epochs_done}
+        return get_parameters(self.model), len(self.train_set.labels), metrics
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
         """Test the global model on images of this client that it does not train on."""
@@ -191,10 +214,7 @@ def main() -> None:
         "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
     )
     parser.add_argument(
-        "--server_address",
-        type=server_address,
-        default="127.0.0.1:8080",
-        help="where the server listens, HOST:PORT (default: %(default)s)",
+        "--server_address", type=server_address, default="127.0.0.1:8080", help="HOST:PORT (default: %(default)s)"
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
     args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token

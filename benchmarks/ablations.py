@@ -8,15 +8,18 @@ federation of one round. Each line is the time or memory with the measure, divid
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterable
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from federation.client.light_import import AdamW
+
 import torch
 from common import NUM_IMAGES, noise, print_head, print_row, versions
 from processes import ROOT
@@ -45,14 +48,19 @@ def training(
     examples = noise(dataset, NUM_IMAGES[dataset] // 2)
     model = client.build_model(dataset).to(memory_format=memory_format)
 
+    def optimizer(parameters: Iterable[torch.Tensor]) -> AdamW:
+        adamw = AdamW(parameters)
+        adamw.fused = fused
+        return adamw
+
     def train() -> None:
         torch.set_num_threads(threads)
         with mock.patch.multiple(
             client,
-            HAS_FUSED_ADAMW=fused,
+            AdamW=optimizer,
             to_inputs=lambda images: to_inputs(images).contiguous(memory_format=memory_format),
         ):
-            client.train(model, examples, 1e-3, epochs=1, batch_size=16)
+            client.train(model, examples, 1e-3, epochs=1, batch_size=16, seconds=math.inf)
 
     return train
 

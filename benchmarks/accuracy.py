@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import sys
 import time
 from pathlib import Path
@@ -39,7 +40,7 @@ def simulate(
         for train_set in train_sets:
             client.set_parameters(model, state)
             started = time.process_time()  # on one thread; what else runs on this machine does not count
-            client.train(model, train_set, client.LEARNING_RATE[dataset], epochs, batch_size)
+            client.train(model, train_set, client.LEARNING_RATE[dataset], epochs, batch_size, math.inf)
             seconds.append(time.process_time() - started)
             trained.append([array.copy() for array in client.get_parameters(model)])
         state = [np.average(arrays, axis=0, weights=weights).astype(np.float32) for arrays in zip(*trained)]

@@ -37,7 +37,9 @@ def baseline_of(client: Any) -> SimpleNamespace:
         torch.optim.SGD(model.parameters())  # the first one imports PyTorch's compiler; that is not to count
         return model
 
-    def train(model: torch.nn.Module, examples: Examples, learning_rate: float, epochs: int, batch_size: int) -> None:
+    def train(
+        model: torch.nn.Module, examples: Examples, rate: float, epochs: int, batch_size: int, seconds: float
+    ) -> None:
         baseline.train_pytorch(model, *baseline.tensors(examples), epochs, batch_size)
 
     same = {name: getattr(client, name) for name in ("test", "get_parameters", "set_parameters")}

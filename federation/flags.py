@@ -30,16 +30,17 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def whole_number(minimum: int) -> Callable[[str], int]:
-    """Return a converter for whole numbers from `minimum` on."""
+def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """Return a converter for whole numbers from `minimum` on, up to `maximum` if there is one."""
+    limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def convert(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = minimum - 1
-        if number < minimum:
-            raise argparse.ArgumentTypeError(f"must be a whole number, at least {minimum}, not {text!r}")
+        if number < minimum or (maximum is not None and number > maximum):
+            raise argparse.ArgumentTypeError(f"must be a whole number, {limits}, not {text!r}")
         return number
 
     return convert

@@ -151,7 +151,7 @@ def test_tensorflow_client_waits_for_no_autotuning(start):
         "client.keras.Model.evaluate = watched(client.keras.Model.evaluate)\n"
         "examples = client.Examples(np.zeros((40, 28, 28, 1), np.uint8), np.zeros(40, np.int64))\n"
         "model = client.build_model('mnist')\n"
-        "client.train(model, examples, 1e-3, 1, 16)\n"
+        "client.train(model, examples, 1e-3, 1, 16, 60.0)\n"
         "client.test(model, examples)\n"
     )
     process = start("-c", code)

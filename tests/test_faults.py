@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from federation import checkpoint
 from federation.client.connection import LONGEST_PAUSE
 from federation.handshake import Identity, proof
-from federation.server import checkpoint
 from federation.server.dispatch import PATIENCE
 from federation.tables import read_table
 

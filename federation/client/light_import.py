@@ -1,11 +1,14 @@
-"""Import torchvision's models without the rest of it, which takes 110 MB and seconds, on a Pi many."""
+"""Parts of PyTorch and torchvision without the rest of them, which takes 110 MB each and seconds, on a Pi many."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Iterable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What stands in, during the import, for modules that models do not use. One of torchvision's operators wants a function
 # of PyTorch's compiler, only to ask whether it could compile.
@@ -36,3 +39,33 @@ def torchvision_models() -> ModuleType:
         for name in STAND_INS:
             sys.modules.pop(name, None)
     return importlib.import_module("torchvision.models")
+
+
+class AdamW:
+    """The optimizer of Loshchilov and Hutter (2019), for one fit.
+
+    Any optimizer of torch.optim can take its place, but to make one of them imports PyTorch's compiler: 120 MB and
+    several seconds. This class calls the function behind torch.optim.AdamW.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        import torch
+
+        self.parameters = list(parameters)
+        self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.variances = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
+        # One call for all tensors is faster. (torch.__version__ is no plain text: it compares as a version.)
+        self.fused = self.parameters[0].is_cuda or torch.__version__ >= "2.4"
+
+    def step(self, learning_rate: float) -> None:
+        """Update the model's parameters from their gradients."""
+        from torch import no_grad
+        from torch.optim.adamw import adamw
+
+        gradients = [parameter.grad for parameter in self.parameters]
+        with no_grad():
+            adamw(
+                self.parameters, gradients, self.means, self.variances, [], self.steps, fused=self.fused,
+                lr=learning_rate, weight_decay=0.01, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, maximize=False,
+            )  # fmt: skip

@@ -90,7 +90,7 @@ def _measured(task: str, call: Callable[[Any], Any], instruction: FitIns | Evalu
     seconds = time.perf_counter() - started
     metrics = _as_scalars(result.metrics)
     figures = {"loss": result.loss, **metrics} if task == "evaluate" else metrics
-    shown = "".join(f", {name.replace('_', ' ')} {v:.4f}" for name, v in figures.items() if isinstance(v, float))
+    shown = "".join(f", {name.replace('_', ' ')} {v:.4g}" for name, v in figures.items() if isinstance(v, float))
     result.metrics = {**metrics, "seconds": round(seconds, 3), **vital_signs()}
     print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s")
     return result

@@ -51,6 +51,7 @@ class DeviceClientManager(ClientManager):
         self.member = member
         self.is_fixed = member is not None
         self.run_is_over = False
+        self.random = random.Random()  # what `sample` draws from
         self._newcomers: set[str] = set()  # connections
         self._admitted: dict[str, ClientProxy] = {}  # by connection
         self._at_work: set[str] = set()  # connections
@@ -93,7 +94,8 @@ class DeviceClientManager(ClientManager):
     ) -> list[ClientProxy]:
         """Return random available clients, fewer if there are not that many: rounds.py has done the waiting."""
         clients = [client for client in self.all().values() if criterion is None or criterion.select(client)]
-        return random.sample(clients, min(num_clients, len(clients)))
+        clients.sort(key=key_of)  # in which order they came is chance
+        return self.random.sample(clients, min(num_clients, len(clients)))
 
     def start_work(self, client: ClientProxy) -> None:
         """Make a client unavailable, because the server waits for an answer from it."""
@@ -106,10 +108,10 @@ class DeviceClientManager(ClientManager):
             self._at_work.discard(connection_of(client))
             self._changed.notify_all()
 
-    def by_instance(self) -> dict[str, ClientProxy]:
-        """Return the available clients by the instance of the client, which survives its connections."""
+    def by_cid(self) -> dict[int, ClientProxy]:
+        """Return the available clients by their --cid, which survives connections and restarts."""
         clients = {client: identity_of(client) for client in self.all().values()}
-        return {identity.instance: client for client, identity in clients.items() if identity is not None}
+        return {identity.cid: client for client, identity in clients.items() if identity is not None}
 
     def _greet(self, client: ClientProxy) -> None:
         """Ask a newcomer who it is, and admit it or send it away."""

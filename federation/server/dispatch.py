@@ -39,6 +39,7 @@ class Dispatch:
         self.instructions: dict[ClientProxy, Any] = {}
         self.at_work: set[ClientProxy] = set()
         self.lost: dict[ClientProxy, Answer] = {}  # clients that may come back, and what to answer if they do not
+        self.restarted: set[int] = set()  # cids
         self.lost_at = 0.0  # when the last one was lost
         self.arrivals: queue.SimpleQueue[Answer] = queue.SimpleQueue()
 
@@ -95,12 +96,21 @@ class Dispatch:
             self.arrivals.put(Answer(client, result))
 
     def _send_again(self) -> None:
-        """Ask the clients again that have a new connection, whether or not the old one is known to be lost."""
-        connections = self.clients.by_instance()
+        """Ask the clients again that have a new connection, whether or not the old one is known to be lost.
+
+        One that was started anew is asked once more only: else one that each fit kills would hold up the round.
+        """
+        connections = self.clients.by_cid()
         for client in [*self.at_work, *self.lost]:
-            identity = identity_of(client)
-            newer = connections.get(identity.instance) if identity else None
-            if newer not in (None, client):
-                self.at_work.discard(client)
-                self.lost.pop(client, None)
-                self._send(newer, self.instructions[client])
+            old = identity_of(client)
+            newer = connections.get(old.cid, client) if old else client
+            new = identity_of(newer)
+            if newer is client or old is None or new is None:
+                continue
+            if new.instance != old.instance:
+                if old.cid in self.restarted:
+                    continue
+                self.restarted.add(old.cid)
+            self.at_work.discard(client)
+            self.lost.pop(client, None)
+            self._send(newer, self.instructions[client])

@@ -6,11 +6,12 @@ import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Mapping
 
-from federation import tls
+from federation import checkpoint, run_file, tls
 from federation.addresses import listen_address
-from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, path, seconds
-from federation.server import checkpoint
+from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, path, seconds, whole_number
+from federation.seeds import MAX_SEED, draw_seed
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class ServerSettings:
     wait_timeout: float  # seconds
     results_dir: Path
     resumed: checkpoint.Checkpoint | None  # None: a new run
+    seed: int
+    fit_seconds: float | str | None  # "auto": what suits the clients; None: as long as they need
+    flags: Mapping[str, Any]  # all of the command line, for run.json
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
     token: bytes | None
 
@@ -36,6 +40,9 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
     add_flags_of_operation(parser)
     args = parser.parse_args()
     folder, resumed = args.resume or (args.results_dir, None)
+    seed = run_file.read(folder).get("seed", args.seed) if args.resume else args.seed
+    if args.seed not in (None, seed):
+        parser.error(f"argument --seed: the run in {folder} has seed {seed}")
     settings = ServerSettings(
         num_rounds=args.rounds,
         min_num_clients=args.min_num_clients,
@@ -44,6 +51,9 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
         wait_timeout=args.wait_timeout,
         results_dir=folder,
         resumed=resumed,
+        seed=draw_seed() if seed is None else seed,
+        fit_seconds=args.fit_seconds,
+        flags={**vars(args), "resume": args.resume and folder},
         certificates=args.certificates,
         token=args.token,
     )
@@ -72,6 +82,20 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long to wait for --min_num_clients before giving up (default: %(default)g)",
     )
+    parser.add_argument(
+        "--fit_seconds",
+        type=seconds_or_auto,
+        metavar="SECONDS|auto",
+        help="how long a client trains at the most in a round; what it has done by then counts; auto: as the clients' "
+        "speeds suggest (default: until its epochs are done)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, MAX_SEED),
+        metavar="NUMBER",
+        help="draw the run's random numbers from this one, to have the same run again (default: a new seed; run.json "
+        "keeps it)",
+    )
     add_data_dir(parser)
     results = parser.add_mutually_exclusive_group()
     results.add_argument(
@@ -94,6 +118,11 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
         help="encrypt, with the files of make_certificates.sh in this folder (default: not encrypted)",
     )
     add_token_file(parser)
+
+
+def seconds_or_auto(text: str) -> float | str:
+    """Convert to a number of seconds above 0, or keep the word auto."""
+    return text if text == "auto" else seconds(text)
 
 
 def new_results(text: str) -> Path:

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
+from federation.checkpoint import Checkpoint
 from federation.history import draw_history
-from federation.server.checkpoint import Checkpoint
 from federation.server.client_manager import identity_of, key_of
 from federation.server.validation import as_number
 from federation.tables import Table
@@ -28,7 +28,7 @@ TABLES = {
         "round", "clients", "failures", "loss", "accuracy", "central_loss", "central_accuracy", "seconds",
     ),
     "clients.csv": (
-        "round", "cid", "device", "examples", "loss", "accuracy", "seconds",
+        "round", "cid", "device", "examples", "epochs", "loss", "accuracy", "seconds",
         "train_loss", "peak_memory_mb", "temperature_c",
     ),
 }  # fmt: skip

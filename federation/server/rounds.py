@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 from dataclasses import replace
 from typing import Any, Callable, List, Tuple, Union
 
+from federation import checkpoint
+from federation.arrays import decode, in_type
+from federation.checkpoint import Checkpoint
 from federation.handshake import printable
-from federation.server import checkpoint, validation
-from federation.server.checkpoint import Checkpoint
-from federation.server.client_manager import DeviceClientManager, connection_of, key_of, name_of
+from federation.run_file import RunFile
+from federation.seeds import derive
+from federation.server import validation
+from federation.server.client_manager import DeviceClientManager, connection_of, identity_of, key_of, name_of
 from federation.server.dispatch import Answer, Dispatch, Instructions
 from federation.server.flags import ServerSettings
+from federation.server.orders import Orders
 from federation.server.report import Report
 
 from flwr.common import Code, GetParametersIns, NDArrays, Parameters, ReconnectIns, ndarrays_to_parameters
@@ -48,6 +54,8 @@ class DeviceServer(Server):
         super().__init__(client_manager=self.clients, strategy=strategy)
         self.settings = settings
         self.report = report
+        self.run_file = RunFile(report.folder, settings.seed, settings.flags)
+        self.orders = Orders(settings.seed, settings.fit_seconds)
 
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
         """Run the rounds. Flower calls this once clients can connect.
@@ -56,6 +64,7 @@ class DeviceServer(Server):
         """
         for number in STOP_SIGNALS:  # here, because start_server has just set handlers that exit with code 0
             signal.signal(number, signal.default_int_handler)
+        self.run_file.save()
         first_round = self.checkpoint.round + 1
         for server_round in range(first_round, num_rounds + 1):
             self._wait_for_clients(server_round)
@@ -63,6 +72,7 @@ class DeviceServer(Server):
                 self.checkpoint = replace(self.checkpoint, model=self._initial_model())
                 self._wait_for_clients(server_round)  # if one has left over that
             self.clients.is_fixed = True
+            self.clients.random = random.Random(derive(self.settings.seed, "sample", server_round))
             self.report.start_round(server_round)
             num_results, num_failures = self._train(server_round)
             self._evaluate(server_round, num_results, num_failures)
@@ -100,23 +110,24 @@ class DeviceServer(Server):
             else:
                 timeout = f"{self.settings.wait_timeout:g} s (--wait_timeout)"
                 raise CannotGoOn(f"no client gave an initial model for {timeout}")
-        return validation.decode(parameters)
+        return decode(parameters)
 
     def _ask_for_initial_model(self, client: ClientProxy) -> Parameters | None:
-        instructions: Instructions = [(client, GetParametersIns({}))]
-        answers = Dispatch(self.clients, "get_parameters", 0, INITIAL_MODEL_TIMEOUT).run(instructions)
-        results, _ = _sort_out("initial model", answers, lambda res: validation.decode(res.parameters))
+        ins = GetParametersIns({"seed": derive(self.settings.seed, "initial model")})
+        answers = Dispatch(self.clients, "get_parameters", 0, INITIAL_MODEL_TIMEOUT).run([(client, ins)])
+        results, _ = _sort_out("initial model", answers, lambda res: decode(res.parameters))
         return results[0][1].parameters if results else None
 
     def _train(self, server_round: int) -> tuple[int, int]:
         """Have clients train and keep the new global model; return the numbers of results and failures."""
         model = self.checkpoint.model
         instructions = self.strategy.configure_fit(server_round, ndarrays_to_parameters(model), self.clients)
+        instructions = self.orders.complete(server_round, instructions)
         results, failures = self._ask("fit", server_round, instructions, lambda res: validation.check_fit(res, model))
         parameters, _ = self.strategy.aggregate_fit(server_round, results, failures)
         if parameters is not None:
             new = Checkpoint(
-                model=[validation.in_type(mean, old.dtype) for mean, old in zip(validation.decode(parameters), model)],
+                model=[in_type(mean, old.dtype) for mean, old in zip(decode(parameters), model)],
                 round=server_round,
                 committed=self.checkpoint.committed + 1,
                 results=len(results),
@@ -125,8 +136,11 @@ class DeviceServer(Server):
             )
             checkpoint.save(self.report.folder, new)
             self.checkpoint = new
+        self.orders.learn(instructions, results)
         for client, result in results:
             self.report.add_fit(client, result)
+            self.run_file.add(identity_of(client))
+        self.run_file.save()
         return len(results), len(failures)
 
     def _evaluate(self, server_round: int, num_fitted: int, fit_failures: int) -> None:

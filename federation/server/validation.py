@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from flwr.common import EvaluateRes, FitRes, NDArrays, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
+from federation.arrays import decode, in_type
+
+from flwr.common import EvaluateRes, FitRes, NDArrays, ndarrays_to_parameters
 
 MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger number would take over the average
 
@@ -15,44 +16,6 @@ def as_number(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None
-
-
-def decode(parameters: Parameters) -> NDArrays:
-    """Return the arrays in `parameters`; raises ValueError, with the reason, if they are not a model's."""
-    try:
-        arrays = parameters_to_ndarrays(parameters)
-    except Exception as error:  # bytes from the network: NumPy raises whatever its reading stumbles over
-        raise ValueError(f"its bytes are no arrays ({type(error).__name__})") from error
-    for i, array in enumerate(arrays):
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"array {i} holds no numbers but {array.dtype}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"array {i} has NaN or infinity in it")
-    if not arrays:
-        raise ValueError("it has no arrays")
-    return arrays
-
-
-def in_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return an array in another type of numbers; raises ValueError if some are out of its range.
-
-    For a type of whole numbers they are rounded: that is nearer than cutting off, which would make averages smaller.
-    """
-    if array.dtype == dtype:
-        return array
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            converted = array.astype(dtype)
-        fits = np.isfinite(converted).all()
-    else:
-        rounded = np.rint(array) if array.dtype.kind == "f" else array
-        limits = np.iinfo(dtype)
-        # As Python's numbers, because NumPy compares large ones as floats.
-        fits = array.size == 0 or limits.min <= int(rounded.min()) <= int(rounded.max()) <= limits.max
-        converted = rounded.astype(dtype) if fits else rounded
-    if not fits:
-        raise ValueError(f"some of its numbers are out of range for the global model's {dtype}")
-    return converted
 
 
 def check_fit(result: FitRes, model: NDArrays) -> None:

@@ -6,8 +6,8 @@ import dataclasses
 import json
 import zipfile
 
-from federation.server import checkpoint
-from federation.server.checkpoint import NAME, Checkpoint, load, save
+from federation import checkpoint
+from federation.checkpoint import NAME, Checkpoint, load, save
 
 import numpy as np
 import pytest

@@ -52,7 +52,7 @@ def test_plain_flower_clients_are_admitted(clients, capsys):
     assert identity_of(plain) is None and name_of(plain) == "plain Flower client ipv4:127"
     assert "plain Flower client ipv4:127 has joined, 1 now" in capsys.readouterr().out
     assert clients.member == identity(7)  # nobody has to fit a plain Flower client
-    assert list(clients.by_instance()) == ["first start of 7"]
+    assert list(clients.by_cid()) == [7]
 
 
 def test_clients_are_sorted_by_cid_and_plain_ones_come_last(clients):
@@ -133,7 +133,7 @@ def test_a_client_that_comes_back_takes_the_place_of_its_dead_connection(clients
     old, new = newcomer(5, "old"), newcomer(5, "new")
     arrive(clients, newcomer(4), old, new)
     assert set(clients.all()) == {"connection of 4", "new"}
-    assert clients.by_instance()["first start of 5"] is new
+    assert clients.by_cid()[5] is new
     assert capsys.readouterr().out.endswith("client 5 on pi5 has joined, 2 now\n")
     clients.unregister(old)  # Flower notices in the end
     assert set(clients.all()) == {"connection of 4", "new"} and capsys.readouterr().out == ""
@@ -264,7 +264,7 @@ def test_a_client_at_work_is_not_available_and_the_end_of_its_work_is_noticed(cl
     arrive(clients, worker, newcomer(1))
     clients.start_work(worker)
     assert list(clients.all()) == ["connection of 1"] and clients.num_available() == 1
-    assert list(clients.by_instance()) == ["first start of 1"]
+    assert list(clients.by_cid()) == [1]
     assert clients.sample(2) == [clients.all()["connection of 1"]]
     threading.Timer(0.02, clients.end_work, [worker]).start()
     started = time.monotonic()

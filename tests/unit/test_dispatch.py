@@ -203,19 +203,22 @@ def test_a_client_that_was_asked_twice_counts_once(clients, release, late):
     assert answers == [("new", "")] and seconds < 5
 
 
-def test_another_instance_with_the_same_cid_is_another_client(clients):
-    rival = learner(0, "rival")
-    rival.identity = identity(0, instance="another start of 0")
+def test_a_client_that_was_started_anew_is_asked_once_more(clients):
+    starts = []
 
     def fail(ins):
-        clients.unregister(old)
-        arrive(clients, rival)
+        clients.unregister(starts[-1])
+        starts.append(learner(0, f"start {len(starts)}", fit=fail))
+        starts[-1].identity = identity(0, instance=f"start {len(starts)} of 0")
+        arrive(clients, starts[-1])
         raise ConnectionResetError
 
-    arrive(clients, old := learner(0, "old", fit=fail))
-    answers, _ = fit(clients, [old], patience=0.05)
-    assert answers == [("old", "its connection ended (ConnectionResetError)")]
-    assert rival.calls == [] and identity_of(rival).instance == "another start of 0"
+    starts.append(learner(0, "start 0", fit=fail))
+    arrive(clients, starts[0])
+    answers, _ = fit(clients, [starts[0]], patience=0.05)
+    assert answers == [("start 1", "its connection ended (ConnectionResetError)")]
+    assert [len(client.calls) for client in starts] == [1, 1, 0]
+    assert identity_of(starts[2]).cid == 0  # it is there for the next round
 
 
 def test_a_client_that_is_back_when_patience_ends_is_asked_again(clients):

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict
 
 from federation import history, tables
-from federation.server.checkpoint import Checkpoint
+from federation.checkpoint import Checkpoint
 from federation.server.report import TABLES, Report
 from federation.tables import read_table
 
@@ -75,8 +75,8 @@ def test_a_round_is_told(tmp_path, capsys):
         "central_accuracy": "0.95",
     }  # fmt: skip
     assert [tuple(row.values()) for row in read_table(tmp_path / "clients.csv")] == [
-        ("4", "1", "pi1", "20", "0.75", "0.9", "1.5", "0.5", "", "61.5"),  # seconds: of the fit
-        ("4", "0", "pi0", "10", "", "", "", "", "200", ""),
+        ("4", "1", "pi1", "20", "", "0.75", "0.9", "1.5", "0.5", "", "61.5"),  # seconds: of the fit
+        ("4", "0", "pi0", "10", "", "", "", "", "", "200", ""),
     ]
 
 
@@ -126,8 +126,8 @@ def test_plain_flower_clients_have_a_row_each(tmp_path):
 
 
 def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path):
-    rounds, clients = "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,0.75,0.9,1.5,,,\r\n"
-    late = "2,2,0,0.5,,,,1.5\r\n", "2,0,pi0,20,0.75,0.9,1.5,,,\r\n"
+    rounds, clients = "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,,0.75,0.9,1.5,,,\r\n"
+    late = "2,2,0,0.5,,,,1.5\r\n", "2,0,pi0,20,,0.75,0.9,1.5,,,\r\n"
     write_tables(tmp_path, rounds + late[0], clients + late[1])
     report = Report(tmp_path, Checkpoint(MODEL, round=1, results=2))
     assert (tmp_path / "rounds.csv").read_bytes() == (HEADERS["rounds.csv"] + rounds).encode()
@@ -174,7 +174,7 @@ def test_no_row_is_made_up_for_a_run_without_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_that_is_missing_is_made(tmp_path, name):
-    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,0.75,0.9,1.5,,,\r\n")
+    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,,0.75,0.9,1.5,,,\r\n")
     (tmp_path / name).unlink()
     Report(tmp_path, Checkpoint(MODEL, round=1, results=2, failures=0))
     assert (tmp_path / name).read_text().startswith(HEADERS[name].strip())
@@ -330,7 +330,7 @@ def test_the_picture(tmp_path, monkeypatch):
     del drawn[:]
     (tmp_path / "history.png").unlink()
     rounds = "1,2,0,,0.5,nan,x,1.5\r\n2,2,0,0.25,0.75,,,1.5\r\n"
-    clients = "1,,,20,,,9,,,\r\n1,10,pi,20,,,3,,,\r\n2,10,pi,20,,,,,,\r\n1,9,pi,20,,,4,,,\r\n2,9"
+    clients = "1,,,20,,,,9,,,\r\n1,10,pi,20,,,,3,,,\r\n2,10,pi,20,,,,,,,\r\n1,9,pi,20,,,,4,,,\r\n2,9"
     write_tables(tmp_path, rounds, clients)
     Report(tmp_path, Checkpoint(round=2)).draw()
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")

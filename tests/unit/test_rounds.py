@@ -8,8 +8,11 @@ import time
 import types
 from pathlib import Path
 
-from federation.server import checkpoint, rounds
-from federation.server.checkpoint import Checkpoint
+from federation import checkpoint
+from federation.checkpoint import Checkpoint
+from federation.seeds import derive
+from federation.server import rounds
+from federation.server.client_manager import key_of
 from federation.server.flags import ServerSettings
 from federation.server.report import Report
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
@@ -22,6 +25,7 @@ from fakes import MODEL, FakeClient, arrive, encoded, evaluation, fit_result, id
 from flwr.common import Code, FitRes, GetParametersRes, Status, parameters_to_ndarrays
 from flwr.server.strategy import FedMedian
 
+SEED = 7
 NO = Status(Code.FIT_NOT_IMPLEMENTED, "RuntimeError: the disk is on\nfire")
 
 
@@ -49,10 +53,23 @@ def make_server(tmp_path):
     """Return a function that makes a server whose results go to `tmp_path`."""
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
-    def make_server(*clients, strategy=None, num_rounds=1, min_num_clients=None, wait_timeout=10.0, resumed=None):
+    def make_server(
+        *clients, strategy=None, num_rounds=1, min_num_clients=None, wait_timeout=10.0, resumed=None, fit_seconds=None
+    ):
         minimum = len(clients) if min_num_clients is None else min_num_clients
         settings = ServerSettings(
-            num_rounds, minimum, "127.0.0.1:8080", 10.0, wait_timeout, tmp_path, resumed, None, None
+            num_rounds,
+            minimum,
+            "127.0.0.1:8080",
+            10.0,
+            wait_timeout,
+            tmp_path,
+            resumed,
+            SEED,
+            fit_seconds,
+            {},
+            None,
+            None,
         )
         server = DeviceServer(strategy or Watched(), settings, Report(tmp_path, resumed))
         arrive(server.clients, *clients)
@@ -94,7 +111,7 @@ def test_two_rounds(make_server, tmp_path, capsys):
     asked = [[task for task, *_ in client.calls] for client in clients]
     assert asked == [["fit", "evaluate"] * 2, ["fit", "evaluate"] * 2, ["get_parameters", *["fit", "evaluate"] * 2]]
     assert [ins.config for task, ins, *_ in clients[0].calls if task == "fit"] == [
-        {"server_round": 1}, {"server_round": 2},
+        {"server_round": number, "seed": derive(SEED, number, key_of(clients[0]))} for number in (1, 2)
     ]  # fmt: skip
     assert server.clients.is_fixed
 

@@ -65,7 +65,7 @@ def imported_modules(name: str, nodes=None) -> dict[str, list[str]]:
             assert node.level == 0, f"{name}, line {node.lineno}: a relative import"
             names = [alias.name for alias in node.names]
             modules.setdefault(node.module, []).extend(names)
-            for part in names:  # `from federation.server import checkpoint` imports federation.server.checkpoint
+            for part in names:  # `from federation.server import rounds` imports federation.server.rounds
                 if (ROOT / node.module.replace(".", "/") / f"{part}.py").exists():
                     modules.setdefault(f"{node.module}.{part}", [])
                 if (ROOT / node.module.replace(".", "/") / part / "__init__.py").exists():

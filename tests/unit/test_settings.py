@@ -7,11 +7,11 @@ import math
 import sys
 from pathlib import Path
 
+from federation import checkpoint
 from federation.addresses import server_address
+from federation.checkpoint import Checkpoint
 from federation.client.flags import ClientSettings, parse_client
 from federation.flags import ArgumentParser, whole_number
-from federation.server import checkpoint
-from federation.server.checkpoint import Checkpoint
 from federation.server.flags import ServerSettings
 
 import pytest
@@ -121,6 +121,9 @@ def test_a_server_without_flags(monkeypatch):
         wait_timeout=3600.0,
         results_dir=settings.results_dir,
         resumed=None,
+        seed=settings.seed,
+        fit_seconds=None,
+        flags=settings.flags,
         certificates=None,
         token=None,
     )
@@ -132,6 +135,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "token").write_text("0123456789abcdef")
     words = ["--rounds", 7, "--min_num_clients", 4, "--round_timeout", 60, "--wait_timeout", 0.5]
+    words += ["--seed", 11, "--fit_seconds", 2.5]
     words += ["--results_dir", "here", "--certificates", tmp_path, "--token_file", tmp_path / "token"]
     settings = server_settings(monkeypatch, *words)
     assert settings == ServerSettings(
@@ -142,6 +146,9 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         wait_timeout=0.5,
         results_dir=Path("here"),
         resumed=None,
+        seed=11,
+        fit_seconds=2.5,
+        flags=settings.flags,
         certificates=(certificate, certificate, key),
         token=b"0123456789abcdef",
     )

@@ -1,0 +1,64 @@
+"""run.json in the folder of results: what is needed to have the same run again, and who took part in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Mapping
+
+from federation.files import replaced
+from federation.handshake import Identity
+
+NAME = "run.json"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return what is in a folder's run.json: {} if there is none or it is damaged."""
+    try:
+        kept = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        return {"seed": int(kept["seed"]), "starts": list(kept["starts"]), "clients": dict(kept["clients"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+class RunFile:
+    """Keeps run.json up to date. That it cannot be written ends no run; it is tried again with the next `save`."""
+
+    def __init__(self, folder: Path, seed: int, flags: Mapping[str, Any]) -> None:
+        """Begin the file, or go on with that in the folder: a run that is resumed has started twice."""
+        self.path = folder / NAME
+        kept = read(folder)
+        start = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "flags": {name: _plain(value) for name, value in flags.items()},
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in ("flwr", "numpy")}},
+        }
+        self.starts = [*kept.get("starts", []), start]
+        self.seed = seed
+        self.clients: dict[str, Any] = kept.get("clients", {})  # by --cid
+        self._in_file = ""
+
+    def add(self, client: Identity | None) -> None:
+        """Add a client that took part; a plain Flower client is nobody."""
+        if client is not None:
+            self.clients[str(client.cid)] = asdict(client)
+
+    def save(self) -> None:
+        """Write the file if it has changed."""
+        text = json.dumps({"seed": self.seed, "starts": self.starts, "clients": self.clients}, indent=2)
+        if text != self._in_file:
+            with contextlib.suppress(OSError), replaced(self.path) as file:
+                file.write(text.encode())
+                self._in_file = text
+
+
+def _plain(value: object) -> object:
+    """Return a flag's value if it can be shown, and of a secret only that it was given."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value) if isinstance(value, Path) else "given"
