@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import PROMPTLY
 from test_faults import assert_model
 
 pytestmark = [
@@ -164,7 +165,7 @@ def test_no_internet(network, start_inside, serve_inside, mnist, framework):
     arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist, "--server_address", ADDRESS)
     clients = [start_inside("device", f"client_{framework}.py", "--cid", cid, *arguments) for cid in (0, 1)]
     server.wait_for("round 1: 2 results and 0 failures")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PROMPTLY
     for process in (server, *clients):
         assert process.exit_code(deadline - time.monotonic()) == 0
     assert sniffers["device"].output.split("\n")[1:] == [f"to {SERVER}", ""]
