@@ -198,7 +198,7 @@ def test_a_fit_ends_when_its_seconds_are_over(start, framework):
     process = start("-c", code)
     assert process.exit_code() == 0, process.output
     fits = [list(map(float, line.split()[1:7])) + [line.split()[7]] for line in process.own_lines if line[:4] == "fit "]
-    for epochs, steps, highest, last, seconds, examples, changed in fits:
+    for epochs, steps, highest, last, _seconds, examples, changed in fits:
         assert epochs == pytest.approx(steps / 10) and examples == 100 and changed == "True"
         assert 0 < last <= highest <= 1
     bounded, least, whole = fits
