@@ -171,3 +171,37 @@ def test_torchvision_that_wants_more_gets_it(start, tmp_path):
     process = start("-c", code)
     assert process.exit_code() == 0, process.output
     assert "defaultdict" in process.output
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tf"])
+def test_a_fit_ends_when_its_seconds_are_over(start, framework):
+    code = (
+        "import time, numpy as np\n"
+        f"import client_{framework} as client\n"
+        "from federation.partition_file import Examples\n"
+        "rates = []\n"
+        "one_cycle = client.one_cycle\n"
+        "client.one_cycle = lambda progress: (rates.append(one_cycle(progress)), rates[-1])[1]\n"
+        "examples = Examples(np.zeros((100, 28, 28, 1), np.uint8), np.zeros(100, np.int64))\n"
+        "flower_client = client.FlowerClient('mnist', examples, examples)\n"
+        "arrays = [array.copy() for array in flower_client.get_parameters({})]\n"
+        "flower_client.fit(arrays, {'epochs': 1, 'batch_size': 10})\n"  # TensorFlow prepares for long
+        "for seconds, epochs in ((2.0, 100_000), (1e-9, 5), (3600.0, 2)):\n"
+        "    rates.clear()\n"
+        "    started = time.monotonic()\n"
+        "    config = {'epochs': epochs, 'batch_size': 10, 'fit_seconds': seconds}\n"
+        "    trained, examples_used, metrics = flower_client.fit(arrays, config)\n"
+        "    elapsed = time.monotonic() - started\n"
+        "    changed = any((a != b).any() for a, b in zip(arrays, trained))\n"
+        "    print('fit', metrics['epochs'], len(rates), max(rates), rates[-1], elapsed, examples_used, changed)\n"
+    )
+    process = start("-c", code)
+    assert process.exit_code() == 0, process.output
+    fits = [list(map(float, line.split()[1:7])) + [line.split()[7]] for line in process.own_lines if line[:4] == "fit "]
+    for epochs, steps, highest, last, _seconds, examples, changed in fits:
+        assert epochs == pytest.approx(steps / 10) and examples == 100 and changed == "True"
+        assert 0 < last <= highest <= 1
+    bounded, least, whole = fits
+    assert bounded[0] < 100_000 and 2.0 <= bounded[4] < 2.0 + PROMPTLY
+    assert bounded[2] > 0.9 and bounded[3] < 0.1  # up, then down to nothing, as in a fit that comes to its end
+    assert least[1] == 1 and whole[1] == 20

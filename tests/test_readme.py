@@ -21,7 +21,7 @@ DOCUMENTS = [
 ]  # fmt: skip
 MADE_LATER = re.compile(  # files that are made by running the commands
     r"(\./)?(\.venv|data|data_fashion|own_data|results|certificates|digits\.keras|ca\.(crt|key)|server\.(pem|key))\b.*"
-    r"|(rounds|clients)\.csv|model\.npz|history\.png|base_image\.txt"
+    r"|(rounds|clients)\.csv|model\.npz|run\.json|history\.png|base_image\.txt"
 )
 OTHER_PROGRAMS = {"--no-cache-dir", "--runtime", "--hostname"}
 TERMINALS = "each line in a terminal of its own"

@@ -81,9 +81,9 @@ class Report:
 
     def end_round(self, results: int, failures: int, loss: float | None, accuracy: float | None) -> None:
         """Add the round to the tables and print its line; None stands for what no client reported."""
-        seconds = round(time.monotonic() - self._started, 3)
+        self.seconds = round(time.monotonic() - self._started, 3)  # of the last round
         row = {**self._round, "clients": results, "failures": failures, "loss": loss, "accuracy": accuracy}
-        self.tables["rounds.csv"].add([{**row, "seconds": seconds}])
+        self.tables["rounds.csv"].add([{**row, "seconds": self.seconds}])
         self.tables["clients.csv"].add(self._clients.values())
         self._save()
         figures = [
@@ -91,7 +91,7 @@ class Report:
             for name in ("loss", "accuracy", "central_loss", "central_accuracy")
             if row.get(name) is not None
         ]
-        line = ", ".join([f"{results} results and {failures} failures", *figures, f"{seconds:.1f} s"])
+        line = ", ".join([f"{results} results and {failures} failures", *figures, f"{self.seconds:.1f} s"])
         print(f"round {row['round']}: {line}")
 
     def close(self) -> None:
