@@ -1,77 +1,81 @@
 """Boards of unequal speed: accuracy over seconds for whole epochs, --fit_seconds, auto, and --round_timeout.
 
-    sudo .venv/bin/python benchmarks/unequal_boards.py --data_dir data --points points.csv
-    sudo .venv/bin/python benchmarks/unequal_boards.py --data_dir data --points points.csv --kinds pytorch-mnist \
-        --data even --modes whole fit_seconds=2 fit_seconds=auto --seeds 1 --speeds 1 0.25 0.05 --budget 60
+    sudo .venv/bin/python benchmarks/unequal_boards.py --data_dir data --points points.csv --picture boards.png
+    sudo .venv/bin/python benchmarks/unequal_boards.py --data_dir data --points points.csv --kinds tf-mnist --data even
+    sudo .venv/bin/python benchmarks/unequal_boards.py --data_dir data --points points.csv --modes whole fit_seconds=2
 
 Real servers and clients. Each client is in a CPU cgroup that gives it a part of a core, `--speeds`, from when it waits
-for the server on: its start does not count. The clock starts with the first round. A mode is "whole" or a flag of
-server.py. Accuracies are the server's own, on the test split; the time that these take counts. A run ends after
-`--budget` seconds. "even" are IID partitions, "uneven" those of a Dirichlet distribution with alpha 0.3.
+for the server on: its start does not count. The clock starts with the first round. A mode is "whole", or a flag of
+server.py; with round_timeout, rounds do not wait for the slowest client to come back. "even" are IID partitions,
+"uneven" those of a Dirichlet distribution with alpha 0.3. Accuracies are the server's own, on the test split; the time
+that these take counts. A run ends after `--budget` seconds.
 
-`--points` is a CSV file with the points of all runs. A run that is in it is not done again. Needs root, Linux, and real
-images.
+`--points` is a CSV file with the points of all runs. A run that is in it is not done again. From all that is in it come
+the picture and the first table: medians over the seeds of the seconds to an accuracy, and of the accuracy at the time
+when the first of the runs had ended its last round. The second table is the time of a fit with a bound that is never
+reached over that of one without, on a whole core; both in turn, medians. Needs root, Linux, and real images.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
+import re
 import secrets
 import signal
 import sys
 import time
+from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Iterator, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation import partition_file
 from federation.flags import path
-from federation.partitions import Examples, load_partition, load_test_split
+from federation.partitions import Examples, load_partition, prepare
 from federation.tables import read_table
 
 import numpy as np
-from common import TIMEOUT, print_head, print_row, versions
+from baseline import load_client
+from common import TIMEOUT, noise, print_head, print_row, versions
+from matplotlib.figure import Figure
 from processes import Processes, free_address
 
 CGROUPS = Path("/sys/fs/cgroup")
-PERIOD = 100_000  # microseconds in which a group may run for its part of them
+PERIOD = 100_000  # microseconds in which a group may run for its part of them; the kernel's own default
 ALPHA = 0.3
 COLUMNS = "kind", "data", "mode", "seed", "round", "seconds", "accuracy"
+LOOK_EVERY = 0.05  # seconds
+
+Points = List[Tuple[float, float]]  # seconds and accuracy at the end of each round
+Runs = Dict[str, Dict[str, Points]]  # by mode and seed
 
 
 class Kind(NamedTuple):
-    """A framework, a data set, and what suits them."""
+    """What suits a framework and a data set."""
 
-    num_partitions: int  # clients take the first ones
-    modes: tuple[str, ...]
+    num_partitions: int  # clients have the first ones
     budget: float  # seconds
     target: float  # accuracy
+    bounds: tuple[float, ...]  # for --fit_seconds
+    round_timeout: float  # in which all but the slowest client are done
+
+    @property
+    def modes(self) -> list[str]:
+        """All modes that are compared."""
+        bounds = [f"fit_seconds={bound:g}" for bound in self.bounds]
+        return ["whole", "fit_seconds=auto", *bounds, f"round_timeout={self.round_timeout:g}"]
 
 
 KINDS = {
-    "pytorch-mnist": Kind(
-        3,
-        ("whole", "fit_seconds=0.5", "fit_seconds=1", "fit_seconds=2", "fit_seconds=auto", "round_timeout=5"),
-        90,
-        0.95,
-    ),
-    "pytorch-cifar10": Kind(
-        5,
-        ("whole", "fit_seconds=5", "fit_seconds=10", "fit_seconds=20", "fit_seconds=auto", "round_timeout=60"),
-        600,
-        0.4,
-    ),
-    "tf-mnist": Kind(
-        3,
-        ("whole", "fit_seconds=1", "fit_seconds=2", "fit_seconds=4", "fit_seconds=auto", "round_timeout=10"),
-        150,
-        0.95,
-    ),
+    "pytorch-mnist": Kind(3, 90, 0.95, (0.5, 1, 2, 4), 5),
+    "pytorch-cifar10": Kind(5, 600, 0.35, (5, 10, 20), 60),
+    "tf-mnist": Kind(3, 180, 0.95, (1, 2, 4), 15),
 }
 
 
@@ -81,47 +85,47 @@ def cpu_group(cores: float) -> Iterator[Path]:
     is_version_2 = (CGROUPS / "cgroup.controllers").exists()
     group = CGROUPS / ("" if is_version_2 else "cpu") / f"board-{secrets.token_hex(4)}"
     quota = round(cores * PERIOD)
-    limit, text = ("cpu.max", f"{quota} {PERIOD}") if is_version_2 else ("cpu.cfs_quota_us", f"{quota}")
     group.mkdir()
     try:
-        (group / limit).write_text(text)  # the period is this one from the start
+        if is_version_2:
+            (group / "cpu.max").write_text(f"{quota} {PERIOD}")
+        else:
+            (group / "cpu.cfs_quota_us").write_text(f"{quota}")
         yield group / "cgroup.procs"
     finally:
         group.rmdir()
 
 
-def points_of_run(kind: str, data_dir: Path, mode: str, seed: int, args: argparse.Namespace) -> list:
-    """Run a federation for `args.budget` seconds; return the seconds and the accuracy at the end of each round."""
+def run(kind: str, mode: str, seed: int, train_dir: Path, args: argparse.Namespace) -> Points:
+    """Run a federation on partitions in `train_dir`, and after the first round until its time is over."""
     framework, dataset = kind.split("-")
-    address = free_address()
-    shared = ["--server_address", address, *(["--mnist"] if dataset == "mnist" else [])]
+    shared = ["--server_address", free_address(), *(["--mnist"] if dataset == "mnist" else [])]
+    flags = "--data_dir", train_dir, "--num_clients", KINDS[kind].num_partitions, "--threads", 1
     name, _, value = mode.partition("=")
-    wanted = len(args.speeds) - 1 if name == "round_timeout" else len(args.speeds)  # rounds go on without the slowest
+    wanted = len(args.speeds) - (name == "round_timeout")
+    budget = args.budget or KINDS[kind].budget
     with ExitStack() as stack:
         groups = [stack.enter_context(cpu_group(cores)) for cores in args.speeds]
         processes = stack.enter_context(Processes(Path(stack.enter_context(TemporaryDirectory()))))
-        flags = "--data_dir", data_dir, "--num_clients", KINDS[kind].num_partitions, "--threads", 1
+        results = processes.folder / "results"
         clients = [
             processes.start(f"client_{framework}.py", "--cid", cid, *flags, *shared) for cid in range(len(groups))
         ]
         for client, group in zip(clients, groups):
             client.wait_for("waiting for it")
             group.write_text(f"{client.popen.pid}")
-        results = processes.folder / "results"
+        clients[-1].popen.send_signal(signal.SIGSTOP)  # else the first round may begin with it, and without a fast one
         server = processes.start(
             "server.py", *shared, *("--rounds", args.rounds, "--min_num_clients", wanted, "--seed", seed),
             *("--results_dir", results, "--data_dir", args.data_dir, "--evaluate_with", framework),
-            *([] if mode == "whole" else [f"--{name}", value]),
+            *([f"--{name}", value] if value else []),
         )  # fmt: skip
-        clients[-1].popen.send_signal(signal.SIGSTOP)  # so that no round begins without one of the others
         server.wait_for(f"has joined, {len(clients) - 1} now")
         clients[-1].popen.send_signal(signal.SIGCONT)
-        budget = args.budget or KINDS[kind].budget
-        give_up_at = time.monotonic() + TIMEOUT
-        points, started = [], time.monotonic()
-        while server.popen.poll() is None and (not points or time.monotonic() < started + budget):
-            assert time.monotonic() < give_up_at, server.output
-            time.sleep(0.05)
+        points: Points = []
+        started = time.monotonic()
+        while server.popen.poll() is None and time.monotonic() < started + (budget if points else TIMEOUT):
+            time.sleep(LOOK_EVERY)
             for row in read_table(results / "rounds.csv")[len(points) :]:
                 if not points:
                     started = time.monotonic() - float(row["seconds"])
@@ -130,8 +134,25 @@ def points_of_run(kind: str, data_dir: Path, mode: str, seed: int, args: argpars
         return points
 
 
+def add_run(key: dict[str, str], train_dir: Path, args: argparse.Namespace) -> None:
+    """Do a run and add its points to the file, unless they are there; print a line."""
+    if any(key.items() <= row.items() for row in read_table(args.points)):
+        return
+    points = run(key["kind"], key["mode"], int(key["seed"]), train_dir, args)
+    is_new = not args.points.exists()
+    with args.points.open("a", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        if is_new:
+            table.writeheader()
+        for i, (seconds, accuracy) in enumerate(points):
+            table.writerow({**key, "round": i + 1, "seconds": f"{seconds:.2f}", "accuracy": accuracy})
+    some = [*points[: -1 : len(points) // 6 + 1], points[-1]]
+    shown = ", ".join(f"{100 * accuracy:.1f} % at {seconds:.1f} s" for seconds, accuracy in some)
+    print(f"{', '.join(key.values())}: {len(points)} rounds, {shown}", flush=True)
+
+
 def write_uneven(dataset: str, num_partitions: int, data_dir: Path, folder: Path) -> None:
-    """Write partitions of all training images of `data_dir` into `folder`, their labels shared out by Dirichlet's law."""
+    """Write partitions of all training images of `data_dir` into `folder`, each with classes in shares of its own."""
     import datasets
     from flwr_datasets.partitioner import DirichletPartitioner
 
@@ -144,53 +165,111 @@ def write_uneven(dataset: str, num_partitions: int, data_dir: Path, folder: Path
         partition_file.write(folder / dataset / f"{num_partitions}" / f"{cid}.npz", examples, cut_from=[])
 
 
-def run(kind: str, data: str, mode: str, seed: int, data_dir: Path, args: argparse.Namespace) -> None:
-    """Add the points of a run to the file of points, unless they are there."""
-    key = {"kind": kind, "data": data, "mode": mode, "seed": f"{seed}"}
-    if any(key.items() <= row.items() for row in read_table(args.points)):
-        return
-    is_new = not args.points.exists()
-    points = points_of_run(kind, data_dir, mode, seed, args)
-    with args.points.open("a", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            table.writeheader()
-        for i, (seconds, accuracy) in enumerate(points):
-            table.writerow({**key, "round": i + 1, "seconds": f"{seconds:.2f}", "accuracy": accuracy})
-    shown = ", ".join(
-        f"{100 * accuracy:.1f} % at {seconds:.1f} s" for seconds, accuracy in points[:: len(points) // 8 + 1]
-    )
-    print(f"{kind}, {data}, {mode}, seed {seed}: {len(points)} rounds, {shown}", flush=True)
+def read_runs(file: Path) -> dict[tuple[str, str], Runs]:
+    """Return all runs, by kind and data."""
+    runs: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for row in read_table(file):
+        points = runs[row["kind"], row["data"]][row["mode"]][row["seed"]]
+        points.append((float(row["seconds"]), float(row["accuracy"])))
+    return runs
+
+
+def accuracy_at(seconds: float, points: Points) -> float:
+    """Return the accuracy after the last round that had ended by then, NaN before the first."""
+    return next((accuracy for at, accuracy in reversed(points) if at <= seconds), math.nan)
+
+
+def print_runs(kind: str, data: str, runs: Runs) -> None:
+    """Print a row for each mode."""
+    target = KINDS[kind].target
+    end = min(points[-1][0] for seeds in runs.values() for points in seeds.values())
+    reached = {
+        mode: median(next((at for at, accuracy in points if accuracy >= target), math.inf) for points in seeds.values())
+        for mode, seeds in runs.items()
+    }
+    best = min((at for mode, at in reached.items() if re.match(r"fit_seconds=\d", mode)), default=math.nan)
+    for mode, seeds in runs.items():
+        ratios = reached[mode] / reached.get("whole", math.nan), reached[mode] / best
+        accuracy = median(accuracy_at(end, points) for points in seeds.values())
+        cells = f"{reached[mode]:.0f} s to {100 * target:g} %", *(f"{ratio:.2f}" for ratio in ratios)
+        shown = (cell if math.isfinite(float(cell.split()[0])) else "-" for cell in cells)
+        print_row(f"{kind}, {data}", mode.replace("=", " "), *shown, f"{100 * accuracy:.1f} % at {end:.0f} s")
+
+
+def draw(all_runs: dict[tuple[str, str], Runs], picture: Path) -> None:
+    """Draw a row of axes for each kind and a column for each sort of data, with a curve for each mode."""
+    kinds, columns = ([*dict.fromkeys(names)] for names in zip(*all_runs))
+    figure = Figure(figsize=(9, 1 + 3 * len(kinds)), layout="constrained")
+    axes = figure.subplots(len(kinds), len(columns), sharey="row", squeeze=False)
+    for (kind, data), runs in all_runs.items():
+        axis = axes[kinds.index(kind)][columns.index(data)]
+        end = max(points[-1][0] for seeds in runs.values() for points in seeds.values())
+        grid = np.linspace(0, end, 500)
+        for mode, seeds in runs.items():
+            curve = [np.median([accuracy_at(at, points) for points in seeds.values()]) for at in grid]
+            axis.plot(grid, 100 * np.array(curve), label=mode.replace("=", " "))
+        axis.set(title=f"{kind}, {data} data", xlabel="seconds")
+        axis.grid(alpha=0.3)
+    for row in axes:
+        row[0].set_ylabel("accuracy on test images, %")
+        row[-1].legend(loc="lower right")
+    figure.savefig(picture, dpi=110)
+
+
+def cost_of_bound(kind: str, repeat: int) -> float:
+    """Return the time of a fit with a bound that is never reached over that without one; both in turn."""
+    framework, dataset = kind.split("-")
+    client = load_client(framework, seed=0)
+    examples = noise(dataset, 500)
+    flower_client = client.FlowerClient(dataset, examples, examples)
+    parameters = [array.copy() for array in flower_client.get_parameters({})]
+    seconds: list[list[float]] = [[], []]
+    for i in range(2 * repeat + 2):
+        started = time.process_time()  # what else runs on this machine does not count
+        flower_client.fit(parameters, {"epochs": 1, **({"fit_seconds": 3600.0} if i % 2 else {})})
+        seconds[i % 2].append(time.process_time() - started)
+    return median(seconds[1][1:]) / median(seconds[0][1:])  # the first ones do not count
 
 
 def main() -> None:
-    """Run what is not in the file of points yet, print a table and draw the picture."""
+    """Do the runs that are missing, then print the tables and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=path, required=True)
     parser.add_argument("--points", type=path, required=True)
+    parser.add_argument("--picture", type=path)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--data", nargs="+", choices=("even", "uneven"), default=["even", "uneven"])
+    parser.add_argument("--data", nargs="*", choices=("even", "uneven"), default=["even", "uneven"])
     parser.add_argument("--modes", nargs="+", help="(default: what suits the kind)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--speeds", type=float, nargs="+", default=[1.0, 1 / 4, 1 / 20], help="slowest last")
     parser.add_argument("--budget", type=float, help="seconds of a run (default: what suits the kind)")
-    parser.add_argument("--rounds", type=int, default=1000, help="end a run after so many, at the latest")
+    parser.add_argument("--rounds", type=int, default=1000, help="of a run, at the most (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=30, help="fits with and without a bound (default: %(default)s)")
     args = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("only root can make CPU cgroups")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no cgroup is left behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no cgroup stays behind
+    print(versions())
     with TemporaryDirectory() as folder:
-        for kind in args.kinds:
+        for kind in args.kinds if args.data else ():
             dataset, num_partitions = kind.split("-")[1], KINDS[kind].num_partitions
-            load_test_split(dataset, args.data_dir)
-            for cid in range(len(args.speeds)):
-                load_partition(dataset, cid, num_partitions, args.data_dir)
+            prepare(dataset, range(len(args.speeds)), num_partitions, args.data_dir, test=True)
             if "uneven" in args.data:
                 write_uneven(dataset, num_partitions, args.data_dir, Path(folder))
             for seed in args.seeds:
                 for data in args.data:
                     for mode in args.modes or KINDS[kind].modes:
-                        run(kind, data, mode, seed, Path(folder) if data == "uneven" else args.data_dir, args)
+                        key = {"kind": kind, "data": data, "mode": mode, "seed": f"{seed}"}
+                        add_run(key, Path(folder) if data == "uneven" else args.data_dir, args)
+    all_runs = read_runs(args.points)
+    print_head("clients", "mode", "seconds", "/ whole", "/ best bound", "accuracy")
+    for (kind, data), runs in all_runs.items():
+        print_runs(kind, data, runs)
+    if args.picture is not None:
+        draw(all_runs, args.picture)
+    print_head("clients", "a fit with a bound that is not reached / without")
+    for kind in args.kinds if args.repeat else ():
+        print_row(kind, f"{cost_of_bound(kind, args.repeat):.3f}")
 
 
 if __name__ == "__main__":
