@@ -134,7 +134,7 @@ class DeviceServer(Server):
         parameters = ndarrays_to_parameters(self.checkpoint.model)
         central = self.strategy.evaluate(server_round, parameters)
         if central is not None:
-            self.report.add_central_evaluation(central[0], validation.as_number(central[1].get("accuracy")))
+            self.report.add_central_evaluation(*central)
         instructions = self.strategy.configure_evaluate(server_round, parameters, self.clients)
         results, failures = self._ask("evaluate", server_round, instructions, validation.check_evaluation)
         loss, metrics = self.strategy.aggregate_evaluate(server_round, results, failures)
