@@ -24,7 +24,7 @@ MARK = b"federation.server.compare"  # in the pictures that are made here, and m
 COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#888888"
 MARKERS = "os^DvP*X"
 STYLES = "-", ":", "-."
-MARKERS_IN_A_CURVE = 12
+MARKERS_IN_A_CURVE = 10
 
 
 class Run(NamedTuple):
@@ -91,9 +91,8 @@ class Comparison:
         for name, run, curve in zip(self.names, self.runs, self.curves):
             reached = next((r for r, value in curve.items() if value >= self.accuracy - TOLERANCE), None)
             costs = [_cell(run, cost, reached) for cost in COSTS]
-            figures = (
-                [f"{value:.4f}" for value in (max(curve.values()), [*curve.values()][-1])] if curve else ["-", "-"]
-            )
+            values = [*curve.values()]
+            figures = [f"{value:.4f}" for value in (max(values), values[-1])] if values else ["-", "-"]
             rows.append([name, str(reached or "-"), *costs, *figures])
         columns = [column for column in zip(*rows) if column[0] not in COSTS or "".join(column[1:]).strip("-")]
         widths = [max(map(len, column)) for column in columns]
@@ -112,7 +111,7 @@ class Comparison:
         from matplotlib.figure import Figure  # here, because the table does without it
         from matplotlib.ticker import MaxNLocator
 
-        figure = Figure(figsize=(11, 4), layout="constrained")
+        figure = Figure(figsize=(11, max(4.0, 0.25 * len(self.runs))), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for i, (run, curve) in enumerate(zip(self.runs, self.curves)):
             style = {
@@ -120,6 +119,7 @@ class Comparison:
                 "marker": MARKERS[i % len(MARKERS)],
                 "markevery": max(1, len(curve) // MARKERS_IN_A_CURVE),
                 "linestyle": STYLES[i // len(COLOURS) % len(STYLES)],
+                "markersize": 5,
             }
             axes[0].plot(curve.keys(), curve.values(), **style)
             axes[1].plot([run.cost("seconds", server_round)[0] for server_round in curve], curve.values(), **style)
@@ -139,7 +139,7 @@ class Comparison:
             figure.savefig(file, format="png", dpi=100, metadata={"Source": MARK.decode()})
 
 
-def picture_file(path: Path) -> Path:
+def png(path: Path) -> Path:
     """Check where a picture is to go; raises ValueError if it is no PNG file, or one that was not made here."""
     if path.suffix.lower() != ".png":
         raise ValueError("the picture is a PNG file, and its name has to end in .png")

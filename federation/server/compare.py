@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from federation.comparison import Comparison, picture_file, read_run
+from federation.comparison import Comparison, png, read_run
 from federation.flags import ArgumentParser, content, fraction
 
 
@@ -11,9 +11,7 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_argument("runs", type=content(read_run), nargs="+", metavar="FOLDER", help="the results of a run")
     parser.add_argument("--accuracy", type=fraction, help="compare until then (default: the highest that all reach)")
-    parser.add_argument(
-        "--picture", type=content(picture_file), default="comparison.png", help="(default: %(default)s)"
-    )
+    parser.add_argument("--picture", type=content(png), default="comparison.png", help="as PNG (default: %(default)s)")
     args = parser.parse_args()
     comparison = Comparison(args.runs, args.accuracy)
     if not any(comparison.curves):

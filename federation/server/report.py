@@ -113,9 +113,8 @@ class Report:
     def draw(self) -> None:
         """Draw history.png, or tell why not."""
         try:
-            draw_history(
-                self.folder / "history.png", *(self.tables[name].rows for name in ("rounds.csv", "clients.csv"))
-            )
+            rounds, clients, _ = (table.rows for table in self.tables.values())
+            draw_history(self.folder / "history.png", rounds, clients)
         except Exception as error:  # the disk is full, or whatever matplotlib stumbles over: no harm to the run
             print(f"server.py: cannot draw history.png: {error}", file=sys.stderr)
 
