@@ -1,9 +1,18 @@
-"""The arrays of a model: from bytes, and from one type of numbers to another."""
+"""Numbers from the network: single ones, and the arrays of a model."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from flwr.common import NDArrays, Parameters, parameters_to_ndarrays
+
+
+def as_number(value: object) -> float | None:
+    """Return a value from the network if it is a finite number, else None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return None
 
 
 def decode(parameters: Parameters) -> NDArrays:

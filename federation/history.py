@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from federation.files import replaced
-from federation.tables import Rows
+from federation.tables import Rows, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ def draw_history(path: Path, rounds: Rows, clients: Rows) -> None:
             axis.legend()
     by_cid: dict[float, Rows] = {}
     for row in clients:
-        by_cid.setdefault(_number(row.get("cid", "")), []).append(row)
+        by_cid.setdefault(number(row.get("cid", "")), []).append(row)
     for cid in sorted(cid for cid in by_cid if cid == cid):  # plain Flower clients have none: NaN
         _draw_curve(axes[2], by_cid[cid], "seconds", f"client {cid:.0f}")
     axes[2].set(title="Training time by client", xlabel="round", ylabel="seconds")
@@ -43,15 +43,7 @@ def draw_history(path: Path, rounds: Rows, clients: Rows) -> None:
 
 def _draw_curve(axis: Axes, rows: Rows, column: str, label: str) -> None:
     """Draw the numbers in a column by round, if there are any."""
-    points = [(_number(row["round"]), _number(row.get(column, ""))) for row in rows]
+    points = [(number(row["round"]), number(row.get(column, ""))) for row in rows]
     points = [point for point in points if math.isfinite(sum(point))]
     if points:
         axis.plot(*zip(*points), marker="o", label=label)
-
-
-def _number(cell: str) -> float:
-    """Return the number in a cell of a table, NaN if there is none."""
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan

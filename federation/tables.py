@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import re
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Sequence
@@ -19,11 +20,13 @@ class Table:
 
     It is written as a whole each time: so no failed write leaves half a row, and what could not be written for a while
     (the file is open in Excel, the disk is full) comes with the next time. `trouble` is why the last `save` failed.
+    A table that `is_optional` has no file before it has rows.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], is_optional: bool = False) -> None:
         self.path = path
         self.columns = columns
+        self.is_optional = is_optional
         self.trouble = ""
         self._in_file = ""  # what is known to be there
         self._text = ",".join(columns) + "\r\n"
@@ -32,6 +35,12 @@ class Table:
     def rows(self) -> Rows:
         """All rows, their cells as text."""
         return whole_rows(self._text, self.columns)
+
+    def create(self) -> None:
+        """Make the file, still empty; raises FileExistsError if there is one."""
+        self.path.open("x").close()
+        if self.is_optional:
+            self.path.unlink()
 
     def read(self, last_round: int) -> None:
         """Take over from the file the whole rows up to that round; raises OSError if it is there but cannot be read."""
@@ -46,7 +55,7 @@ class Table:
 
     def save(self) -> None:
         """Write the file, or set `trouble`."""
-        if self._in_file == self._text:
+        if self._in_file == self._text or (self.is_optional and not self._in_file and not self.rows):
             return
         try:
             self._write(self.path)
@@ -102,6 +111,14 @@ def whole_rows(text: str, columns: Sequence[str] = ()) -> Rows:
         if len(cells) == len(names) and re.fullmatch("[0-9]{1,9}", row.get("round", "")):
             rows.append(row)
     return rows
+
+
+def number(cell: str) -> float:
+    """Return the number in a cell, NaN if there is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
 
 
 def _text_in(path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from federation.tables import read_table
+
 import numpy as np
 import pytest
 from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, needs_py38_pytorch, needs_py38_tf
@@ -20,6 +22,24 @@ def test_mnist_is_learnt(processes, mnist, framework):
     assert len(federation.rounds) == 3
     assert float(federation.rounds[-1]["central_accuracy"]) >= 0.95
     assert float(federation.rounds[-1]["accuracy"]) >= 0.93  # on 450 images
+    classes = read_table(federation.results / "classes.csv")
+    assert [(row["round"], row["label"]) for row in classes] == [(f"{i}", f"{j}") for i in (1, 2, 3) for j in range(10)]
+    for row in federation.rounds:
+        of_round = [part for part in classes if part["round"] == row["round"]]
+        correct = [int(part["examples"]) * float(part["accuracy"]) for part in of_round]
+        assert all(abs(number - round(number)) < 1e-3 for number in correct)
+        assert sum(correct) / 500 == pytest.approx(float(row["central_accuracy"]), abs=1e-6)
+    picture = federation.results / "comparison.png"
+    words = "federation.server.compare", federation.results, "--accuracy", 0.5, "--picture", picture
+    compare = processes.start("-m", *words)
+    assert compare.exit_code() == 0, compare.output
+    heading, names, line, drawn = compare.output.splitlines()
+    assert heading == "Until an accuracy of 0.5 on the server's test images:" and drawn == f"drawn in {picture}"
+    cells = dict(zip(names.split(), line.split()))
+    first = federation.rounds[0]
+    assert cells["run"] == federation.results.name and cells["rounds"] == "1"
+    assert float(cells["seconds"]) == pytest.approx(float(first["seconds"]), abs=0.051)
+    assert picture.read_bytes().startswith(b"\x89PNG")
     for client in federation.clients:  # one line per fit and evaluate, no progress bars, no banners
         assert [line.split(",")[0] for line in client.output.splitlines() if line.startswith("round")] == [
             f"round {server_round}: {task} examples"
@@ -203,5 +223,5 @@ def test_a_fit_ends_when_its_seconds_are_over(start, framework):
         assert 0 < last <= highest <= 1
     bounded, least, whole = fits
     assert bounded[0] < 100_000 and 2.0 <= bounded[4] < 2.0 + PROMPTLY
-    assert bounded[2] > 0.9 and bounded[3] < 0.1  # up, then down to nothing, as in a fit that comes to its end
+    assert bounded[2] > 0.7 and bounded[3] < 0.7 * bounded[2]  # up, then down, as in a fit that comes to its end
     assert least[1] == 1 and whole[1] == 20

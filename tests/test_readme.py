@@ -21,7 +21,7 @@ DOCUMENTS = [
 ]  # fmt: skip
 MADE_LATER = re.compile(  # files that are made by running the commands
     r"(\./)?(\.venv|data|data_fashion|own_data|results|certificates|digits\.keras|ca\.(crt|key)|server\.(pem|key))\b.*"
-    r"|(rounds|clients)\.csv|model\.npz|run\.json|history\.png|base_image\.txt"
+    r"|(rounds|clients|classes)\.csv|model\.npz|run\.json|(history|comparison)\.png|base_image\.txt"
 )
 OTHER_PROGRAMS = {"--no-cache-dir", "--runtime", "--hostname"}
 TERMINALS = "each line in a terminal of its own"
@@ -126,7 +126,7 @@ def flags() -> dict[str, set[str]]:
         "server.py": [sys.executable, "server.py"],
         "client_pytorch.py": [sys.executable, "client_pytorch.py"],
         "client_tf.py": [sys.executable, "client_tf.py"],
-        "federation.partitions": [sys.executable, "-m", "federation.partitions"],
+        **{name: [sys.executable, "-m", name] for name in ("federation.partitions", "federation.server.compare")},
         **{name: [f"./{name}"] for name in ("run_demo.sh", "run_tests.sh", "build_jetson_flower_client.sh")},
     }
     found = {}

@@ -68,20 +68,12 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
         default="0.0.0.0:8080",
         help="where to listen, HOST:PORT (default: %(default)s, all addresses of this machine)",
     )
-    parser.add_argument(
-        "--round_timeout",
-        type=seconds,
-        default=3600.0,
-        metavar="SECONDS",
-        help="how long a round waits for its clients to train, and then for them to evaluate (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--wait_timeout",
-        type=seconds,
-        default=3600.0,
-        metavar="SECONDS",
-        help="how long to wait for --min_num_clients before giving up (default: %(default)g)",
-    )
+    waits = {
+        "--round_timeout": "how long a round waits for its clients to train, and then for them to evaluate",
+        "--wait_timeout": "how long to wait for --min_num_clients before giving up",
+    }
+    for flag, what in waits.items():
+        parser.add_argument(flag, type=seconds, default=3600, metavar="SECONDS", help=f"{what} (default: %(default)g)")
     parser.add_argument(
         "--fit_seconds",
         type=seconds_or_auto,

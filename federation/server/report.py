@@ -2,6 +2,7 @@
 
 rounds.csv     one row per round
 clients.csv    one row per client and round
+classes.csv    one row per class and round, if the server tests the global model
 history.png    loss and accuracy by round, seconds by client
 """
 
@@ -12,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
+from federation.arrays import as_number
 from federation.checkpoint import Checkpoint
 from federation.history import draw_history
 from federation.server.client_manager import identity_of, key_of
-from federation.server.validation import as_number
 from federation.tables import Table
 
 from flwr.common import EvaluateRes, FitRes
@@ -31,6 +32,7 @@ TABLES = {
         "round", "cid", "device", "examples", "epochs", "loss", "accuracy", "seconds",
         "train_loss", "peak_memory_mb", "temperature_c",
     ),
+    "classes.csv": ("round", "label", "examples", "accuracy"),
 }  # fmt: skip
 
 
@@ -48,10 +50,10 @@ class Report:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.tables = {name: Table(folder / name, columns) for name, columns in TABLES.items()}
+        self.tables = {name: Table(folder / name, columns, name == "classes.csv") for name, columns in TABLES.items()}
         for table in self.tables.values():
             if resumed is None:
-                table.path.open("x").close()
+                table.create()
             else:
                 table.read(resumed.round)
         rounds = self.tables["rounds.csv"]
@@ -64,6 +66,7 @@ class Report:
         """Start the clock of a round."""
         self._round: Row = {"round": server_round}
         self._clients: dict[object, Row] = {}  # by client
+        self._classes: dict[str, Row] = {}  # by label
         self._started = time.monotonic()
 
     def add_fit(self, client: ClientProxy, result: FitRes) -> None:
@@ -75,9 +78,13 @@ class Report:
         seconds = self._clients.get(key_of(client), {}).get("seconds", "")
         self._client_row(client, result.metrics).update(loss=result.loss, seconds=seconds)
 
-    def add_central_evaluation(self, loss: float, accuracy: float | None) -> None:
-        """Add the server's own evaluation of the new global model."""
-        self._round.update(central_loss=loss, central_accuracy=accuracy)
+    def add_central_evaluation(self, loss: float, metrics: Mapping[str, object]) -> None:
+        """Add the server's own evaluation of the new global model; metrics "of label 7" go to that class."""
+        self._round.update(central_loss=loss, central_accuracy=as_number(metrics.get("accuracy")))
+        for name, value in metrics.items():
+            column, _, label = name.partition(" of label ")
+            if label:
+                self._classes.setdefault(label, {**self._round, "label": label})[column] = value
 
     def end_round(self, results: int, failures: int, loss: float | None, accuracy: float | None) -> None:
         """Add the round to the tables and print its line; None stands for what no client reported."""
@@ -85,6 +92,7 @@ class Report:
         row = {**self._round, "clients": results, "failures": failures, "loss": loss, "accuracy": accuracy}
         self.tables["rounds.csv"].add([{**row, "seconds": self.seconds}])
         self.tables["clients.csv"].add(self._clients.values())
+        self.tables["classes.csv"].add(self._classes.values())
         self._save()
         figures = [
             f"{name.replace('_', ' ')} {row[name]:.4f}"
@@ -105,7 +113,8 @@ class Report:
     def draw(self) -> None:
         """Draw history.png, or tell why not."""
         try:
-            draw_history(self.folder / "history.png", *(table.rows for table in self.tables.values()))
+            rounds, clients = self.tables["rounds.csv"].rows, self.tables["clients.csv"].rows
+            draw_history(self.folder / "history.png", rounds, clients)
         except Exception as error:  # the disk is full, or whatever matplotlib stumbles over: no harm to the run
             print(f"server.py: cannot draw history.png: {error}", file=sys.stderr)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Callable, List, Tuple, Union
 
 from federation import checkpoint
-from federation.arrays import decode, in_type
+from federation.arrays import as_number, decode, in_type
 from federation.checkpoint import Checkpoint
 from federation.handshake import printable
 from federation.run_file import RunFile
@@ -149,13 +149,13 @@ class DeviceServer(Server):
         parameters = ndarrays_to_parameters(self.checkpoint.model)
         central = self.strategy.evaluate(server_round, parameters)
         if central is not None:
-            self.report.add_central_evaluation(central[0], validation.as_number(central[1].get("accuracy")))
+            self.report.add_central_evaluation(*central)
         instructions = self.strategy.configure_evaluate(server_round, parameters, self.clients)
         results, failures = self._ask("evaluate", server_round, instructions, validation.check_evaluation)
         loss, metrics = self.strategy.aggregate_evaluate(server_round, results, failures)
         for client, result in results:
             self.report.add_evaluation(client, result)
-        accuracy = validation.as_number(metrics.get("accuracy"))
+        accuracy = as_number(metrics.get("accuracy"))
         self.report.end_round(num_fitted, fit_failures + len(failures), loss, accuracy)
 
     def _ask(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from federation.arrays import in_type
-from federation.server.validation import as_number
+from federation.arrays import as_number, in_type
 
 import numpy as np
 from flwr.common import FitRes, Metrics, Parameters, Scalar, ndarrays_to_parameters, parameters_to_ndarrays

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-from federation.arrays import decode, in_type
+from federation.arrays import as_number, decode, in_type
 
 from flwr.common import EvaluateRes, FitRes, NDArrays, ndarrays_to_parameters
 
 MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger number would take over the average
-
-
-def as_number(value: object) -> float | None:
-    """Return a value from the network if it is a finite number, else None."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return value
-    return None
 
 
 def check_fit(result: FitRes, model: NDArrays) -> None:

@@ -34,6 +34,7 @@ def add_round(report: Report, server_round: int, *clients: FakeClient) -> None:
     for client in clients:
         report.add_fit(client, fit_result(MODEL, 20, train_loss=0.5, seconds=1.5))
         report.add_evaluation(client, evaluation(0.75, 5, accuracy=0.9, seconds=0.1))
+    report.add_central_evaluation(0.5, {"accuracy": 0.8, "examples of label 7": 5, "accuracy of label 7": 0.8})
     report.end_round(len(clients), 0, 0.75, 0.9)
 
 
@@ -41,9 +42,9 @@ def test_a_new_run_makes_its_tables(tmp_path):
     folder = tmp_path / "results" / "today"
     report = Report(folder)
     assert report.folder == folder
-    assert {path.name for path in folder.iterdir()} == set(TABLES)
-    for name, header in HEADERS.items():
-        assert (folder / name).read_bytes() == header.encode()
+    assert {path.name for path in folder.iterdir()} == {"rounds.csv", "clients.csv"}
+    for name in ("rounds.csv", "clients.csv"):
+        assert (folder / name).read_bytes() == HEADERS[name].encode()
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -57,7 +58,7 @@ def test_results_of_another_run_are_not_touched(tmp_path, name):
 def test_a_round_is_told(tmp_path, capsys):
     report = Report(tmp_path)
     report.start_round(4)
-    report.add_central_evaluation(0.25, 0.95)
+    report.add_central_evaluation(0.25, {"accuracy": 0.95})
     report.add_fit(member(1), fit_result(MODEL, 20, train_loss=0.5, seconds=1.5, temperature_c=61.5))
     report.add_fit(member(0), fit_result(MODEL, 10, secret=1.0, temperature_c="=1+1", peak_memory_mb=200))
     report.add_evaluation(member(1), evaluation(0.75, 5, accuracy=0.9, seconds=0.1))
@@ -78,6 +79,42 @@ def test_a_round_is_told(tmp_path, capsys):
         ("4", "1", "pi1", "20", "", "0.75", "0.9", "1.5", "0.5", "", "61.5"),  # seconds: of the fit
         ("4", "0", "pi0", "10", "", "", "", "", "", "200", ""),
     ]
+
+
+def test_accuracies_by_class_have_a_table_of_their_own(tmp_path):
+    report = Report(tmp_path)
+    report.start_round(1)
+    metrics = {"accuracy": 0.75, "recall": 0.5}
+    for label, examples, accuracy in ((0, 10, 1.0), (10, 20, 0.625)):
+        metrics.update({f"examples of label {label}": examples, f"accuracy of label {label}": accuracy})
+    report.add_central_evaluation(0.25, {**metrics, "recall of label 0": 0.5})
+    report.end_round(1, 0, 0.75, None)
+    rows = [("1", "0", "10", "1.0"), ("1", "10", "20", "0.625")]
+    assert [tuple(row.values()) for row in read_table(tmp_path / "classes.csv")] == rows
+    report.start_round(2)  # without an evaluation on the server
+    report.end_round(1, 0, 0.75, None)
+    report.close()
+    assert numbers_in(tmp_path / "classes.csv") == ["1", "1"]
+
+
+def test_without_accuracies_by_class_there_is_no_table_of_them(tmp_path, capsys):
+    for resumed in (None, Checkpoint(MODEL, round=1, results=1)):
+        report = Report(tmp_path, resumed)
+        report.start_round(1)
+        report.add_central_evaluation(0.25, {"accuracy": 0.75})
+        report.end_round(1, 0, 0.75, None)
+        report.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"rounds.csv", "clients.csv"}
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("last_round", "kept"), [(0, 0), (1, 1)])
+def test_a_resumed_run_drops_the_classes_after_its_checkpoint(tmp_path, last_round, kept):
+    write_tables(tmp_path, "")
+    rows = [f"{number},7,5,0.{number}\r\n" for number in (1, 2)]
+    (tmp_path / "classes.csv").write_text(HEADERS["classes.csv"] + "".join(rows), newline="")
+    Report(tmp_path, Checkpoint(MODEL, round=last_round, results=1))
+    assert (tmp_path / "classes.csv").read_bytes() == (HEADERS["classes.csv"] + "".join(rows[:kept])).encode()
 
 
 def test_no_figures_that_nobody_reported(tmp_path, capsys):
@@ -172,7 +209,7 @@ def test_no_row_is_made_up_for_a_run_without_a_checkpoint(tmp_path):
     assert read_table(tmp_path / "rounds.csv") == []
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["rounds.csv", "clients.csv"])
 def test_a_table_that_is_missing_is_made(tmp_path, name):
     write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,,0.75,0.9,1.5,,,\r\n")
     (tmp_path / name).unlink()
@@ -245,7 +282,7 @@ def test_rows_that_cannot_be_written_anywhere_are_told(tmp_path, capsys, monkeyp
     report.close()
     told = capsys.readouterr().err
     assert f"{tmp_path / 'clients.csv'} lacks rounds 2 to 3 (No space left on device):\n2,0,pi0,20," in told
-    assert told.count("\n") == 6 and numbers_in(tmp_path / "rounds.csv") == ["1"]
+    assert told.count("\n") == 9 and numbers_in(tmp_path / "rounds.csv") == ["1"]
 
 
 def test_a_disk_that_is_full_in_the_middle_leaves_whole_rows(tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import math
 
-from federation.arrays import decode, in_type
-from federation.server.validation import MAX_EXAMPLES, as_number, check_evaluation, check_fit
+from federation.arrays import as_number, decode, in_type
+from federation.server.validation import MAX_EXAMPLES, check_evaluation, check_fit
 
 import numpy as np
 import pytest
