@@ -82,15 +82,15 @@ KINDS = {
 @contextmanager
 def cpu_group(cores: float) -> Iterator[Path]:
     """Make a cgroup whose processes have that part of a core; yield the file that takes their ids."""
-    is_version_2 = (CGROUPS / "cgroup.controllers").exists()
-    group = CGROUPS / ("" if is_version_2 else "cpu") / f"board-{secrets.token_hex(4)}"
     quota = round(cores * PERIOD)
+    folder, limit, text = CGROUPS / "cpu", "cpu.cfs_quota_us", f"{quota}"
+    if (CGROUPS / "cgroup.controllers").exists():  # version 2
+        folder, limit, text = CGROUPS, "cpu.max", f"{quota} {PERIOD}"
+        (folder / "cgroup.subtree_control").write_text("+cpu")
+    group = folder / f"board-{secrets.token_hex(4)}"
     group.mkdir()
     try:
-        if is_version_2:
-            (group / "cpu.max").write_text(f"{quota} {PERIOD}")
-        else:
-            (group / "cpu.cfs_quota_us").write_text(f"{quota}")
+        (group / limit).write_text(text)
         yield group / "cgroup.procs"
     finally:
         group.rmdir()
@@ -130,7 +130,7 @@ def run(kind: str, mode: str, seed: int, train_dir: Path, args: argparse.Namespa
                 if not points:
                     started = time.monotonic() - float(row["seconds"])
                 points.append((time.monotonic() - started, float(row["central_accuracy"])))
-        assert points, server.output
+        assert points and (name == "round_timeout" or "does not count" not in server.output), server.output
         return points
 
 
