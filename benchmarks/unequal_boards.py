@@ -73,9 +73,9 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "pytorch-mnist": Kind(3, 90, 0.95, (0.5, 1, 2, 4), 5),
+    "pytorch-mnist": Kind(3, 90, 0.95, (0.5, 1, 2, 4), 10),
     "pytorch-cifar10": Kind(5, 600, 0.35, (5, 10, 20), 60),
-    "tf-mnist": Kind(3, 180, 0.95, (1, 2, 4), 15),
+    "tf-mnist": Kind(3, 180, 0.95, (1, 2, 4), 20),
 }
 
 
