@@ -43,7 +43,8 @@ class Identity:
     dataset: str
     num_clients: int
     model: str  # see `fingerprint`
-    alpha: float = 0.0  # how uneven the partitions are; 0: even. Before there were uneven ones, nothing was said of it
+    # Clients and checkpoints of before there were uneven partitions and own classes say nothing of them.
+    alpha: str = ""  # the flag --alpha; empty: the data set is cut evenly
     classes: str = ""  # see `class_list`; empty: the data set's own
 
     @classmethod

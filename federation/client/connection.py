@@ -44,7 +44,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
         dataset=settings.dataset,
         num_clients=settings.partition.num_clients,
         model=fingerprint(client.get_parameters({})),
-        alpha=settings.partition.alpha or 0.0,
+        alpha="" if settings.partition.alpha is None else str(settings.partition.alpha),
         classes=class_list(read_classes(settings.partition.path)),
     )
     wrapper = ClientWrapper(client, identity, settings.token)
