@@ -70,6 +70,86 @@ def test_partitions_are_those_of_federated_dataset(data_dir):
         assert all((image[:, :, 0] == np.asarray(row["image"])).all() for image, row in zip(ours["images"], theirs))
 
 
+def test_uneven_partitions_are_those_of_the_newest_dirichlet_partitioner(data_dir):
+    partitions.prepare("mnist", [0, 7, 49], 50, data_dir, 0.3)
+    files = {"train": str(data_dir / "mnist/train-*.parquet")}
+    partitioner = DirichletPartitioner(50, "label", 0.3, min_partition_size=2, self_balancing=False)
+    data_set = FederatedDataset(dataset="parquet", data_files=files, partitioners={"train": partitioner})
+    for cid in (0, 7, 49):
+        with np.load(data_dir / f"mnist/50-alpha0.3/{cid}.npz") as ours:
+            theirs = data_set.load_partition(cid)
+            assert ours["labels"].tolist() == list(theirs["label"])
+            assert all((image[:, :, 0] == np.asarray(row["image"])).all() for image, row in zip(ours["images"], theirs))
+
+
+CUTS = {  # the beginning of SHA-256 of what `cut` gives for all clients, from the sample
+    (None, 50): "c5e540fbc315", (0.3, 50): "11b616f96828", (0.1, 50): "909f7f5e2f0c", (0.05, 5): "b301046ba3b3",
+    (0.02, 3): "6c1b86727ca6", (0.01, 2): "c2d14bb4150a", (1.0, 10): "673bb4387012", (1e6, 10): "9aca293af3b9",
+}  # fmt: skip
+CUT_ALL = """
+import hashlib, json, sys
+from pathlib import Path
+from federation import cutting
+rows, labels = cutting.open_files([Path("sample_data/mnist/train-00000-of-00001.parquet")])
+for alpha, num_clients in json.loads(sys.argv[1]):
+    cut = cutting.cut(labels, range(num_clients), num_clients, alpha)
+    digest = hashlib.sha256(b"".join(numbers.astype("<i8").tobytes() + b"|" for numbers in cut))
+    print("cut", digest.hexdigest()[:12], min(map(len, cut)), sum(map(len, cut)))
+"""
+
+
+@pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_TF, marks=needs_py38_tf)])
+def test_cuts_are_the_same_on_all_package_sets_and_give_everybody_two_images(start, python):
+    process = start("-c", CUT_ALL, json.dumps(list(CUTS)), python=python)
+    assert process.exit_code() == 0, process.output
+    found = [line.split()[1:] for line in process.output.splitlines() if line.startswith("cut ")]
+    assert [digest for digest, _, _ in found] == list(CUTS.values())
+    assert all(int(least) >= 2 and int(total) == 4500 for _, least, total in found)
+
+
+@pytest.mark.parametrize("script", ["-m federation.partitions", "client_pytorch.py"])
+def test_so_uneven_that_somebody_would_have_nothing(data_dir, start, script):
+    process = start(*script.split(), "--mnist", "--cid", 7, "--alpha", 0.01, "--data_dir", data_dir)
+    assert process.exit_code() == 1
+    assert "cannot cut 4500 images into 50 partitions" in process.output and "Traceback" not in process.output
+    assert "Take a larger --alpha than 0.01, or fewer partitions (--num_clients)." in process.output
+    assert not list(data_dir.rglob("*.npz"))
+
+
+def test_how_uneven_it_is_cut_is_in_the_name_of_the_folder(data_dir):
+    assert Partition("mnist", 7, 50, data_dir).path == data_dir / "mnist/50/7.npz"
+    for alpha, name in ((0.3, "50-alpha0.3"), (3e-1, "50-alpha0.3"), (1, "50-alpha1"), (1e6, "50-alpha1000000")):
+        assert Partition("mnist", 7, 50, data_dir, alpha).path == data_dir / f"mnist/{name}/7.npz"
+    alphas = 0.1234567, 0.12345671, np.nextafter(0.3, 1), 0.3, 0.01, 1e6
+    assert len({Partition("mnist", 7, 50, data_dir, alpha).path for alpha in alphas}) == len(alphas)
+
+
+def test_uneven_partitions_are_made_when_they_are_loaded(data_dir):
+    everything, most = [], []
+    for cid in range(5):
+        train_set, validation_set = load_partition(Partition("mnist", cid, 5, data_dir, 0.3))
+        everything += as_pairs(train_set) + as_pairs(validation_set)
+        most.append(np.bincount(train_set.labels).max() / len(train_set.labels))
+    assert sorted(everything) == sorted(original_digits("train"))
+    assert max(most) > 0.3  # a tenth would be even
+    assert not (data_dir / "mnist/5").exists()
+
+
+@pytest.mark.parametrize("flags", [("--num_clients", 2, "--alpha", 0.3), ("--num_clients", 50), ("--alpha", 0.1)])
+@pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_TF, marks=needs_py38_tf)])
+def test_a_picture_of_who_has_what(data_dir, start, python, flags):
+    process = start(*PREPARE, "--mnist", "--show", *flags, "--data_dir", data_dir, python=python)
+    assert process.exit_code() == 0, process.output
+    folder = {"--alpha": "50-alpha0.1", "--num_clients": "2-alpha0.3" if 2 in flags else "50"}[flags[0]]
+    path = data_dir / "mnist" / folder / "partitions.png"
+    assert process.output == f"{path} shows who has how much of which class\n"
+    with Image.open(path) as image:
+        image.load()
+        assert image.width > (1000 if "--alpha" in flags else 600)  # beside an even cut
+        assert len(image.convert("RGB").getcolors(100_000)) > 20
+    assert not list(data_dir.rglob("*.npz"))  # no image is decoded
+
+
 @needs_py38_tf
 def test_partition_7_of_50_is_the_same_from_the_package_set_of_a_jetson(data_dir, tmp_path, start):
     partitions.prepare("mnist", [7], 50, data_dir)
@@ -353,9 +433,16 @@ def test_more_partitions_than_images(data_dir, start):
     assert "Traceback" not in process.output and "4500 images are too few for 5000 partitions" in process.output
 
 
-@pytest.mark.parametrize("arguments", [[], ["--cid", "50"], ["--cid", "-1"], ["--cid", "0", "--num_clients", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "", "--cid 50", "--cid -1", "--cid 0 --num_clients 0", "--cid 0 --alpha 0", "--show --alpha nan",
+        "--from_folder photos", "--from_folder photos --cid 0 1", "--from_folder photos --cid 0 --test",
+        "--from_folder photos --cid 0 --show", "--from_folder photos --cid 0 --alpha 0.3", "--from_folder . --cid 50",
+    ],
+)  # fmt: skip
 def test_wrong_arguments(start, arguments):
-    process = start(*PREPARE, *arguments)
+    process = start(*PREPARE, *arguments.split())
     assert process.exit_code() == 2
     assert process.output.count("\n") == 1
 
