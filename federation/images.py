@@ -1,8 +1,10 @@
-"""Decode image files into the pixels that a viewer shows."""
+"""Decode image files into the pixels that a viewer shows, as they are or scaled to a model's size."""
 
 from __future__ import annotations
 
 import io
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +26,24 @@ def decode_image(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     if image.size != (width, height):
         raise ValueError(f"an image is {image.width} x {image.height} pixels, not {width} x {height}")
     return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(shape)
+
+
+def decode_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return the middle of a picture of any size, as large as it can be, scaled to `shape`; else as `decode_image`."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    height, width, channels = shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as of odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # small files can want all memory
+        try:
+            file = Image.open(path)
+        except UnidentifiedImageError:
+            raise ValueError("it is no image, or of a kind that Pillow does not know") from None
+        with file:
+            file.draft(None, (4 * width, 4 * height))  # a JPEG is decoded in an eighth of the size, if that is enough
+            image = _in_8_bits(file).convert("L" if channels == 1 else "RGB")
+    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)).reshape(shape)
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

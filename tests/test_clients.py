@@ -141,8 +141,8 @@ def test_pytorch_client_imports_no_more_than_it_uses(start, mnist, cifar10, data
     code = (
         "import sys; from pathlib import Path\n"
         "import client_pytorch as client\n"
-        "from federation.partitions import load_partition\n"
-        f"train_set, validation_set = load_partition({dataset!r}, 0, 20, Path({str(data_dir)!r}))\n"
+        "from federation.partitions import Partition, load_partition\n"
+        f"train_set, validation_set = load_partition(Partition({dataset!r}, 0, 20, Path({str(data_dir)!r})))\n"
         f"flower_client = client.FlowerClient({dataset!r}, train_set, validation_set)\n"
         "parameters = flower_client.get_parameters({})\n"
         "parameters, _, _ = flower_client.fit(parameters, {'epochs': 1, 'batch_size': 16})\n"
