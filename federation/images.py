@@ -51,7 +51,7 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     from PIL import Image, ImageOps
 
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # else it is copied: 48 MB for a photo
     if is_16_bit:  # Pillow would cut off what is above 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

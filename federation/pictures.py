@@ -82,7 +82,7 @@ def _read_pictures(folder: Path, shape: tuple[int, int, int]) -> Iterator[np.nda
     for path in _files(folder):
         try:
             if not path.is_file():  # a pipe would be waited for
-                raise ValueError("it is no file, or a link to nothing")
+                raise ValueError("it is no file")
             yield decode_picture(path, shape)
         except Exception as error:  # whatever Pillow stumbles over
             reason = (error.strerror if isinstance(error, OSError) else None) or error
@@ -90,7 +90,10 @@ def _read_pictures(folder: Path, shape: tuple[int, int, int]) -> Iterator[np.nda
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return all files in a folder and in its folders, without hidden ones, in an order that is the same everywhere."""
+    """Return what is in a folder and in its folders, without hidden files, in an order that is the same everywhere.
+
+    Links to folders come as they are: to follow them could lead round in circles.
+    """
 
     def tell(error: OSError) -> None:
         print(f"{error.filename} is skipped: {error.strerror}")
@@ -98,5 +101,6 @@ def _files(folder: Path) -> list[Path]:
     found = []
     for parent, folders, names in os.walk(folder, onerror=tell):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [name for name in folders if Path(parent, name).is_symlink()]
         found += [Path(parent, name) for name in names if not name.startswith(".") and name not in NOT_PICTURES]
     return sorted(found, key=lambda path: unicodedata.normalize("NFC", str(path.relative_to(folder).as_posix())))

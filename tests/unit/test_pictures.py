@@ -218,6 +218,7 @@ def test_what_is_no_picture_is_named_and_left_out(path, photos, capsys):
         (photos / "cat" / name).write_bytes(content)
     (photos / "cat/link.png").symlink_to("nowhere.png")
     os.mkfifo(photos / "cat/pipe.png")  # reading it would wait for ever
+    (photos / "cat/again").symlink_to(photos)
     (photos / "cat/.DS_Store").write_bytes(b"hidden")
     (photos / "cat/Thumbs.db").write_bytes(b"Windows")
     (photos / "cat/.hidden").mkdir()
@@ -229,7 +230,7 @@ def test_what_is_no_picture_is_named_and_left_out(path, photos, capsys):
     assert {label: len(images) for label, images in by_label.items()} == {0: 1, 1: 1}
     lines = capsys.readouterr().out.splitlines()
     skipped = [line.partition(" is skipped: ")[0] for line in lines if " is skipped: " in line]
-    names = [*NO_PICTURES, "link.png", "pipe.png"]
+    names = [*NO_PICTURES, "link.png", "pipe.png", "again"]
     assert sorted(skipped) == sorted([*(str(photos / "cat" / name) for name in names), str(photos / "lost.png")])
     assert len(lines) == len(skipped) + 1 and lines[-1] == f"{path} is ready: cat (1), dog (1)"
     assert not any("BytesIO" in line or len(line) > 300 for line in lines)
