@@ -43,14 +43,15 @@ class Identity:
     dataset: str
     num_clients: int
     model: str  # see `fingerprint`
-    # Clients and checkpoints of before there were uneven partitions and own classes say nothing of them.
+    # Clients and checkpoints of older versions of this project say nothing of these:
     alpha: str = ""  # the flag --alpha; empty: the data set is cut evenly
     classes: str = ""  # see `class_list`; empty: the data set's own
+    versions: str = ""  # of Python and the packages; not compared
 
     @classmethod
     def read(cls, properties: Mapping[str, Scalar]) -> Identity | None:
         """Return the identity in a client's properties; None if there is none: a plain Flower client."""
-        properties = {"alpha": cls.alpha, "classes": cls.classes, **properties}
+        properties = {"alpha": cls.alpha, "classes": cls.classes, "versions": cls.versions, **properties}
         kinds = get_type_hints(cls)
         if any(type(properties.get(name)) is not kind for name, kind in kinds.items()):
             return None

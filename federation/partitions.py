@@ -80,6 +80,12 @@ def load_test_split(dataset: str, data_dir: Path) -> Examples:
     return _load(_test_file(dataset, data_dir), dataset, data_dir, "test", "--test")
 
 
+def test_class_names(dataset: str, data_dir: Path) -> list[str]:
+    """Return the names of the classes of the test split by label, the labels themselves if it tells no names."""
+    names = partition_file.read_classes(_test_file(dataset, data_dir))
+    return [*names, *map(str, range(len(names), 10))]
+
+
 def prepare(
     dataset: str,
     cids: Sequence[int],

@@ -24,6 +24,7 @@ def test_mnist_is_learnt(processes, mnist, framework):
     assert float(federation.rounds[-1]["accuracy"]) >= 0.93  # on 450 images
     classes = read_table(federation.results / "classes.csv")
     assert [(row["round"], row["label"]) for row in classes] == [(f"{i}", f"{j}") for i in (1, 2, 3) for j in range(10)]
+    assert all(row["class"] == row["label"] for row in classes)  # digits have no other names
     for row in federation.rounds:
         of_round = [part for part in classes if part["round"] == row["round"]]
         correct = [int(part["examples"]) * float(part["accuracy"]) for part in of_round]

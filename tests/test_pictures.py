@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from federation.tables import read_table
+
 import numpy as np
 import pytest
 from conftest import FRAMEWORKS, copy_sample
@@ -46,6 +48,8 @@ def test_two_devices_with_pictures_of_their_own(processes, data_dir, tmp_path, f
     run = federate(processes, f"client_{framework}.py", ("--rounds", 2, *evaluation), data)
     assert float(run.rounds[-1]["accuracy"]) > 0.9 and float(run.rounds[-1]["central_accuracy"]) > 0.9
     assert {row["examples"] for row in run.client_rows} == {"72"}
+    classes = read_table(run.results / "classes.csv")
+    assert [(row["label"], row["class"]) for row in classes] == [("0", "bright"), ("1", "dark")] * 2
 
 
 def test_other_classes_are_refused_and_both_sides_are_told(start, start_server, address, data_dir, tmp_path):

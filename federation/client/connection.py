@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from federation.addresses import split_address
-from federation.client.device import describe
+from federation.client.device import describe, versions
 from federation.client.flags import ClientSettings
 from federation.client.probe import probe
 from federation.client.wire import ConnectionLost, answer_server
@@ -46,6 +46,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
         model=fingerprint(client.get_parameters({})),
         alpha="" if settings.partition.alpha is None else str(settings.partition.alpha),
         classes=class_list(read_classes(settings.partition.path)),
+        versions=printable(versions()),
     )
     wrapper = ClientWrapper(client, identity, settings.token)
     watch_connections(split_address(settings.server_address)[1])

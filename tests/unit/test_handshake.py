@@ -29,7 +29,7 @@ def test_an_identity_is_read_from_properties():
     assert str(SOMEBODY) == "client 0 on pi0 (a board)"
 
 
-@pytest.mark.parametrize("name", asdict(SOMEBODY).keys() - {"alpha", "classes"})
+@pytest.mark.parametrize("name", asdict(SOMEBODY).keys() - {"alpha", "classes", "versions"})
 def test_nobody_without_each_of_the_properties(name):
     properties = asdict(SOMEBODY)
     del properties[name]
@@ -38,7 +38,7 @@ def test_nobody_without_each_of_the_properties(name):
 
 def test_an_older_version_has_even_partitions_of_the_data_sets_classes():
     properties = asdict(SOMEBODY)
-    del properties["alpha"], properties["classes"]
+    del properties["alpha"], properties["classes"], properties["versions"]
     assert Identity.read(properties) == replace(SOMEBODY, alpha="", classes="")
 
 
