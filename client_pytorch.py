@@ -213,7 +213,7 @@ def main() -> None:
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
     args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
-    train_set, validation_set = load_partition(settings.dataset, args.cid, args.num_clients, args.data_dir)
+    train_set, validation_set = load_partition(settings.partition)
     on_gpu = DEVICE.type == "cuda"
     torch.set_num_threads(1 if on_gpu else choose_threads(settings, torch.set_num_threads, FlowerClient))
     stay_connected(FlowerClient(settings.dataset, train_set, validation_set), settings)

@@ -218,7 +218,7 @@ def main() -> None:
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
     args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
-    train_set, validation_set = load_partition(settings.dataset, args.cid, args.num_clients, args.data_dir)
+    train_set, validation_set = load_partition(settings.partition)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)  # by default, TensorFlow takes all of a Jetson's memory

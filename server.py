@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Callable
 
 from federation.flags import ArgumentParser, dataset_name, fraction, whole_number
-from federation.partitions import Examples, load_test_split
+from federation.partitions import Examples, load_test_split, test_class_names
 from federation.server.flags import parse_server
 from federation.server.rounds import CannotGoOn
 from federation.server.serve import serve
@@ -96,6 +96,7 @@ def central_evaluation(framework: str | None, dataset: str, data_dir: Path) -> C
     places = [np.flatnonzero(test_set.labels == label) for label in labels]
     classes = [Examples(test_set.images[place], test_set.labels[place]) for place in places]
     sizes = [len(place) for place in places]
+    names = test_class_names(dataset, data_dir)
 
     def evaluate(server_round: int, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, Metrics]:
         try:
@@ -107,7 +108,8 @@ def central_evaluation(framework: str | None, dataset: str, data_dir: Path) -> C
         loss, accuracy = np.average(results, axis=0, weights=sizes).tolist()
         metrics: Metrics = {"accuracy": accuracy}
         for label, size, (_, accuracy) in zip(labels, sizes, results):
-            metrics.update({f"examples of label {label}": size, f"accuracy of label {label}": accuracy})
+            figures = {"class": names[label], "examples": size, "accuracy": accuracy}
+            metrics.update({f"{name} of label {label}": figure for name, figure in figures.items()})
         return loss, metrics
 
     return evaluate

@@ -19,7 +19,7 @@ from typing import Any, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation.flags import dataset_name, path
-from federation.partitions import Examples, load_partition, load_test_split
+from federation.partitions import Examples, Partition, load_partition, load_test_split
 
 import numpy as np
 from baseline import load_client
@@ -62,7 +62,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     dataset = dataset_name(args.mnist)
-    train_sets = [load_partition(dataset, cid, args.num_partitions, args.data_dir)[0] for cid in range(args.clients)]
+    partitions = [Partition(dataset, cid, args.num_partitions, args.data_dir) for cid in range(args.clients)]
+    train_sets = [load_partition(partition)[0] for partition in partitions]
     test_set = load_test_split(dataset, args.data_dir)
     for seed in args.seeds:
         client = load_client(args.framework, seed)

@@ -10,6 +10,8 @@ from federation.output import make_output_safe
 
 Content = TypeVar("Content")
 LONGEST_WAIT = 30 * 24 * 3600  # seconds; more than any clock or lock here has to stand
+# Of a Dirichlet distribution. Below, NumPy's versions do not draw the same numbers; above, nothing changes any more.
+SMALLEST_ALPHA, LARGEST_ALPHA = 0.01, 1_000_000
 MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what travels
 
 
@@ -51,6 +53,14 @@ def fraction(text: str) -> float:
     number = _number(text)
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"must be a number above 0, at most 1, not {text!r}")
+    return number
+
+
+def concentration(text: str) -> float:
+    """Convert to a number from 0.01 to 1,000,000."""
+    number = _number(text)
+    if not SMALLEST_ALPHA <= number <= LARGEST_ALPHA:
+        raise argparse.ArgumentTypeError(f"must be a number from {SMALLEST_ALPHA} to {LARGEST_ALPHA}, not {text!r}")
     return number
 
 
@@ -121,6 +131,17 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
         default=Path("data"),
         metavar="FOLDER",
         help="where the data sets are, or where they are downloaded to (default: ./data)",
+    )
+
+
+def add_alpha(parser: argparse.ArgumentParser) -> None:
+    """Add `--alpha`, which clients and `federation.partitions` share."""
+    parser.add_argument(
+        "--alpha",
+        type=concentration,
+        metavar="NUMBER",
+        help="how unevenly the classes are spread over the partitions, by a Dirichlet distribution: 0.1 very, 100 "
+        "hardly, the same on all clients (default: each partition has its share of each class)",
     )
 
 

@@ -34,7 +34,7 @@ class Refused(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What a client tells about itself. All of a federation have the same data set, partitioning and model."""
+    """What a client tells about itself. All of a federation agree on data set, partitioning, classes and model."""
 
     cid: int  # the flag --cid; not Flower's `ClientProxy.cid`, which is the number of a connection
     device: str
@@ -43,10 +43,15 @@ class Identity:
     dataset: str
     num_clients: int
     model: str  # see `fingerprint`
+    # Clients and checkpoints of older versions of this project say nothing of these:
+    alpha: str = ""  # the flag --alpha; empty: the data set is cut evenly
+    classes: str = ""  # see `class_list`; empty: the data set's own
+    versions: str = ""  # of Python and the packages; not compared
 
     @classmethod
     def read(cls, properties: Mapping[str, Scalar]) -> Identity | None:
         """Return the identity in a client's properties; None if there is none: a plain Flower client."""
+        properties = {"alpha": cls.alpha, "classes": cls.classes, "versions": cls.versions, **properties}
         kinds = get_type_hints(cls)
         if any(type(properties.get(name)) is not kind for name, kind in kinds.items()):
             return None
@@ -61,6 +66,14 @@ def fingerprint(model: Sequence[np.ndarray]) -> str:
     """Describe the arrays of a model so that other shapes give another text: `10 arrays, 44426 numbers, 9f2c81aa`."""
     shapes = repr([(tuple(array.shape), str(array.dtype)) for array in model])
     return f"{len(model)} arrays, {sum(array.size for array in model)} numbers, {zlib.crc32(shapes.encode()):08x}"
+
+
+def class_list(names: Sequence[str]) -> str:
+    """Return the names of classes on one line, so that other names give another text; empty if there are none."""
+    text = printable(", ".join(names))
+    if not names or text.split(", ") == list(names):
+        return text
+    return f"{text[: MAX_TEXT - 20]} ({zlib.crc32(json.dumps(list(names)).encode()):08x})"
 
 
 def printable(text: str) -> str:
@@ -112,8 +125,14 @@ def mismatch(newcomer: Identity, member: Identity) -> str | None:
     if newcomer.dataset != member.dataset:
         return f"it has {newcomer.dataset}, this federation {member.dataset}"
     if newcomer.num_clients != member.num_clients:
-        ours, theirs = member.num_clients, newcomer.num_clients
-        return f"it cuts the data set into {theirs} partitions (--num_clients), this federation into {ours}"
+        cuts = f"it cuts the data set into {newcomer.num_clients} partitions (--num_clients)"
+        return f"{cuts}, this federation into {member.num_clients}"
+    if newcomer.alpha != member.alpha:
+        theirs, ours = (f"--alpha {client.alpha}" if client.alpha else "no --alpha" for client in (newcomer, member))
+        return f"it cuts the data set with {theirs}, this federation with {ours}"
+    if newcomer.classes != member.classes:
+        theirs, ours = (client.classes or f"those of {client.dataset}" for client in (newcomer, member))
+        return f"its classes are {theirs}; this federation's are {ours}"
     if newcomer.model != member.model:
         found, wanted = (f"{client.script} ({client.model})" for client in (newcomer, member))
         return f"it trains the model of {found}, this federation that of {wanted}"

@@ -1,8 +1,10 @@
-"""Decode image files into the pixels that a viewer shows."""
+"""Decode image files into the pixels that a viewer shows, as they are or scaled to a model's size."""
 
 from __future__ import annotations
 
 import io
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,12 +28,30 @@ def decode_image(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(shape)
 
 
+def decode_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return the middle of a picture of any size, as large as it can be, scaled to `shape`; else as `decode_image`."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    height, width, channels = shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as of odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # small files can want all memory
+        try:
+            file = Image.open(path)
+        except UnidentifiedImageError:
+            raise ValueError("it is no image, or of a kind that Pillow does not know") from None
+        with file:
+            file.draft(None, (4 * width, 4 * height))  # a JPEG is decoded in an eighth of the size, if that is enough
+            image = _in_8_bits(file).convert("L" if channels == 1 else "RGB")
+    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)).reshape(shape)
+
+
 def _in_8_bits(image: Image.Image) -> Image.Image:
     """Return an image that Pillow converts rightly to grey or RGB: upright, opaque, of 8 bits a channel."""
     from PIL import Image, ImageOps
 
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # else it is copied: 48 MB for a photo
     if is_16_bit:  # Pillow would cut off what is above 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

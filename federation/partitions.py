@@ -3,12 +3,18 @@
 To prepare partitions on a laptop, then copy the folder `data` to devices without internet:
 
     python -m federation.partitions --cid 0 1 2 --mnist
-    python -m federation.partitions --cid 0 1 2 --num_clients 10
+    python -m federation.partitions --cid 0 1 2 --num_clients 10 --alpha 0.3
 
-The folder holds each data set as the Hugging Face Hub lays it out, and beside it what was cut from it:
+To see who has how much of which class, and to make a partition of own pictures, in a folder for each class:
+
+    python -m federation.partitions --show --num_clients 10 --alpha 0.3 --mnist
+    python -m federation.partitions --from_folder photos --cid 7
+
+The folder holds each data set as the Hugging Face Hub lays it out, and beside it what was made from it:
 
     data/mnist/train-00000-of-00001.parquet    found there, or downloaded
     data/mnist/50/7.npz                        partition 7 of 50
+    data/mnist/50-alpha0.3/7.npz               another one, of an uneven cut
     data/mnist/test.npz                        the test split, for the server
 """
 
@@ -17,34 +23,54 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, NoReturn, Sequence
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Sequence
 
-from federation import partition_file
-from federation.flags import ArgumentParser, add_data_dir, check_cid, dataset_name, whole_number
-from federation.hub import SOURCES, DataError, Source, find_files, parquet_files
-from federation.images import decode_image
+from federation import cutting, partition_file
+from federation.distribution import draw_distributions
+from federation.flags import ArgumentParser, add_alpha, add_data_dir, check_cid, dataset_name, path, whole_number
+from federation.hub import SOURCES, DataError, find_files, parquet_files
 from federation.partition_file import Examples
+from federation.pictures import write_pictures
 
 import numpy as np
 
 if TYPE_CHECKING:
-    import datasets  # imported where it is used: 130 MB that training does without
+    import datasets
 
 NUM_CLIENTS = 50  # default number of partitions, that of the clients
 
 
-def load_partition(dataset: str, cid: int, num_clients: int, data_dir: Path) -> tuple[Examples, Examples]:
-    """Return partition `cid` of `num_clients`: 90 % to train on and 10 % to validate on.
+class Partition(NamedTuple):
+    """One of the `num_clients` partitions of the data set in `data_dir`: that of client `cid`."""
 
-    It is the partition that flwr-datasets' FederatedDataset would give for `num_clients` IID partitions,
-    so the same cid means the same images on every device. If its file is not there yet, a process of its
-    own makes it. Ends this process, after a message, if that fails.
+    dataset: str  # "mnist" or "cifar10"
+    cid: int
+    num_clients: int
+    data_dir: Path
+    alpha: float | None = None  # of a Dirichlet distribution; None: cut evenly (IID)
+
+    @property
+    def path(self) -> Path:
+        """The file that holds it."""
+        scheme = f"{self.num_clients}"
+        if self.alpha is not None:
+            scheme += f"-alpha{np.format_float_positional(self.alpha, trim='-')}"  # no other number looks like that
+        return self.data_dir / self.dataset / scheme / f"{self.cid}.npz"
+
+
+def load_partition(partition: Partition) -> tuple[Examples, Examples]:
+    """Return the images of a partition: 90 % to train on and 10 % to validate on.
+
+    The same partition means the same images on every device. If it is cut evenly, they are those that flwr-datasets'
+    FederatedDataset would give for `num_clients` IID partitions, else those of its DirichletPartitioner. If the file is
+    not there yet, a process of its own makes it. Ends this process, after a message, if that fails.
     """
-    path = _partition_file(dataset, cid, num_clients, data_dir)
-    images, labels = _load(path, dataset, data_dir, "train", "--cid", str(cid), "--num_clients", str(num_clients))
+    dataset, cid, num_clients, data_dir, alpha = partition
+    wanted = ["--cid", str(cid), "--num_clients", str(num_clients)]
+    if alpha is not None:
+        wanted += ["--alpha", str(alpha)]
+    images, labels = _load(partition.path, dataset, data_dir, "train", *wanted)
     num_train = len(labels) - max(1, len(labels) // 10)
     return Examples(images[:num_train], labels[:num_train]), Examples(images[num_train:], labels[num_train:])
 
@@ -54,7 +80,20 @@ def load_test_split(dataset: str, data_dir: Path) -> Examples:
     return _load(_test_file(dataset, data_dir), dataset, data_dir, "test", "--test")
 
 
-def prepare(dataset: str, cids: Sequence[int], num_clients: int, data_dir: Path, test: bool = False) -> None:
+def test_class_names(dataset: str, data_dir: Path) -> list[str]:
+    """Return the names of the classes of the test split by label, the labels themselves if it tells no names."""
+    names = partition_file.read_classes(_test_file(dataset, data_dir))
+    return [*names, *map(str, range(len(names), 10))]
+
+
+def prepare(
+    dataset: str,
+    cids: Sequence[int],
+    num_clients: int,
+    data_dir: Path,
+    alpha: float | None = None,
+    test: bool = False,
+) -> None:
     """Make the files of the partitions `cids` of `num_clients`, and the test split's if `test`.
 
     Only the images of these partitions are decoded; files that are there and whole are kept, and so is somebody's own.
@@ -64,30 +103,55 @@ def prepare(dataset: str, cids: Sequence[int], num_clients: int, data_dir: Path,
 
     folder = data_dir / dataset
     folder.mkdir(parents=True, exist_ok=True)
-    wanted: dict[Path, int | None] = {_partition_file(dataset, cid, num_clients, data_dir): cid for cid in cids}
-    if test:
-        wanted[_test_file(dataset, data_dir)] = None
+
+    def is_missing(path: Path, split: str) -> bool:
+        return partition_file.read(path, dataset, _available(folder, split)) is None
+
+    paths = {cid: Partition(dataset, cid, num_clients, data_dir, alpha).path for cid in cids}
     with FileLock(folder / ".lock"):  # two clients on one machine: one downloads, the other finds the files
-        splits: dict[str, datasets.Dataset] = {}  # read once for all partitions
-        for path, cid in wanted.items():
-            split = "test" if cid is None else "train"
-            if partition_file.read(path, dataset, _available(folder, split)) is None:
-                files = parquet_files(dataset, folder, split)
-                if split not in splits:
-                    splits[split] = _open(files)
-                rows = splits[split] if cid is None else _cut(splits[split], cid, num_clients)
-                with _blaming(files):
-                    examples = _decode(rows, SOURCES[dataset])
-                partition_file.write(path, examples, _described(files))
+        missing = [cid for cid, path in paths.items() if is_missing(path, "train")]
+        if missing:
+            files = parquet_files(dataset, folder, "train")
+            rows, labels = cutting.open_files(files)
+            for cid, numbers in zip(missing, cutting.cut(labels, missing, num_clients, alpha)):
+                _write(paths[cid], dataset, rows.select(numbers), files)
+        for path in paths.values():
+            print(f"{path} is ready")
+        if test:
+            path = _test_file(dataset, data_dir)
+            if is_missing(path, "test"):
+                files = parquet_files(dataset, folder, "test")
+                _write(path, dataset, cutting.open_files(files)[0], files)
             print(f"{path} is ready")
 
 
-def _partition_file(dataset: str, cid: int, num_clients: int, data_dir: Path) -> Path:
-    return data_dir / dataset / str(num_clients) / f"{cid}.npz"
+def show(dataset: str, num_clients: int, data_dir: Path, alpha: float | None) -> Path:
+    """Draw who has how much of which class, beside an even cut if it is an uneven one; return the picture's path.
+
+    No image is decoded. Raises DataError as `prepare` does.
+    """
+    files = parquet_files(dataset, data_dir / dataset, "train")
+    rows, labels = cutting.open_files(files)
+    cuts = {"cut evenly": None} if alpha is None else {"cut evenly": None, f"--alpha {alpha:g}": alpha}
+    counts = {}
+    for title, concentration in cuts.items():
+        numbers = cutting.cut(labels, range(num_clients), num_clients, concentration)
+        with cutting.blaming(files):
+            counts[title] = np.stack([np.bincount(labels[each], minlength=10) for each in numbers])
+    path = Partition(dataset, 0, num_clients, data_dir, alpha).path.with_name("partitions.png")
+    draw_distributions(path, counts, cutting.class_names(rows))
+    return path
 
 
 def _test_file(dataset: str, data_dir: Path) -> Path:
     return data_dir / dataset / "test.npz"
+
+
+def _write(path: Path, dataset: str, rows: datasets.Dataset, files: Sequence[Path]) -> None:
+    """Decode rows that are from `files` and write them to `path`."""
+    with cutting.blaming(files):
+        examples = cutting.decode(rows, SOURCES[dataset])
+    partition_file.write(path, examples, _described(files))
 
 
 def _described(files: Sequence[Path]) -> list[str]:
@@ -130,67 +194,6 @@ def _make_in_child(dataset: str, *wanted: str) -> None:
         sys.exit(code)
 
 
-@contextmanager
-def _blaming(files: Sequence[Path]) -> Iterator[None]:
-    """Turn any error into a DataError that names `files`: Arrow, PNG and missing columns raise errors of their own."""
-    try:
-        yield
-    except Exception as error:
-        names, reason = ", ".join(map(str, files)), f"{type(error).__name__}: {error}"
-        raise DataError(f"Cannot use {names}: damaged, or another data set? ({reason})") from error
-
-
-def _open(files: Sequence[Path]) -> datasets.Dataset:
-    """Return the examples in `files`, their images still encoded."""
-    import datasets
-    import pyarrow
-    import pyarrow.parquet
-
-    with _blaming(files):
-        tables = []
-        for path in files:
-            with path.open("rb") as file:  # a name would be taken for a pattern or an address
-                tables.append(pyarrow.parquet.read_table(file))
-        return datasets.Dataset(pyarrow.concat_tables(tables), fingerprint="parquet")  # else it is computed: seconds
-
-
-def _cut(rows: datasets.Dataset, cid: int, num_clients: int) -> datasets.Dataset:
-    """Return partition `cid` of `num_clients` of `rows`."""
-    from flwr_datasets.partitioner import IidPartitioner
-
-    if len(rows) < 2 * num_clients:  # one to train on, one to validate on
-        raise DataError(f"{len(rows)} images are too few for {num_clients} partitions")
-    partitioner = IidPartitioner(num_partitions=num_clients)
-    partitioner.dataset = rows.shuffle(seed=42)  # FederatedDataset shuffles with this seed
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some partitioners tell of each attempt
-            partition = partitioner.load_partition(cid)
-        if len(partition) < 2:
-            raise ValueError(f"partition {cid} has {len(partition)} images")
-        return partition
-    except Exception as error:  # a partitioner may not find a solution: DirichletPartitioner gives up at the tenth
-        kind = type(partitioner).__name__
-        raise DataError(
-            f"{kind} cannot cut {len(rows)} images into {num_clients} partitions: {error}\n"
-            f"Take fewer partitions (--num_clients) or, in federation/partitions.py, other settings of {kind}."
-        ) from error
-
-
-def _decode(rows: datasets.Dataset, source: Source) -> Examples:
-    """Decode the images of `rows`; raises ValueError or Pillow's errors if they are of no use for the model."""
-    import datasets
-
-    rows = rows.cast_column(source.image_column, datasets.Image(decode=False))
-    images = np.empty((len(rows), *source.image_shape), dtype=np.uint8)
-    labels = np.empty(len(rows), dtype=np.int64)
-    for i, row in enumerate(rows):
-        images[i] = decode_image(row[source.image_column]["bytes"], source.image_shape)
-        labels[i] = row["label"]
-    partition_file.check_labels(labels)
-    return Examples(images, labels)
-
-
 def end(error: DataError) -> NoReturn:
     """End this process with the error's exit code, after its message."""
     print(error, file=sys.stderr)
@@ -198,22 +201,42 @@ def end(error: DataError) -> NoReturn:
 
 
 def main() -> None:
-    """Prepare the partitions that the command line asks for."""
+    """Make what the command line asks for."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--cid", type=whole_number(0), nargs="+", default=[], help="the partitions to prepare")
+    parser.add_argument("--cid", type=whole_number(0), nargs="+", default=[], help="the partitions to make")
     parser.add_argument(
         "--num_clients", type=whole_number(1), default=NUM_CLIENTS, help="number of partitions (default: %(default)s)"
     )
-    parser.add_argument("--test", action="store_true", help="prepare the test split too")
+    add_alpha(parser)
+    parser.add_argument("--test", action="store_true", help="make the test split too")
+    parser.add_argument("--show", action="store_true", help="draw who has how much of which class, into a file")
+    parser.add_argument(
+        "--from_folder",
+        type=path,
+        metavar="FOLDER",
+        help="make one partition, or the test split, of the pictures in this folder, which has a folder for each class "
+        "(default: cut it from the data set)",
+    )
     parser.add_argument("--mnist", action="store_true", help="MNIST (default: CIFAR-10)")
     add_data_dir(parser)
     args = parser.parse_args()
-    if not args.cid and not args.test:
-        parser.error("nothing to do: give --cid, --test or both")
+    if not (args.cid or args.test or args.show):
+        parser.error("nothing to do: give --cid, --test or --show")
     for cid in args.cid:
         check_cid(parser, cid, args.num_clients)
+    if args.from_folder and (args.show or len(args.cid) + args.test != 1):
+        parser.error("argument --from_folder: makes one thing: give one --cid or --test")
+    if args.from_folder and args.alpha is not None:
+        parser.error("argument --alpha: pictures are not cut, so it has no use with --from_folder")
+    dataset = dataset_name(args.mnist)
     try:
-        prepare(dataset_name(args.mnist), args.cid, args.num_clients, args.data_dir, args.test)
+        if args.from_folder:
+            made = [Partition(dataset, cid, args.num_clients, args.data_dir).path for cid in args.cid]
+            write_pictures((made or [_test_file(dataset, args.data_dir)])[0], dataset, args.from_folder)
+        elif args.cid or args.test:
+            prepare(dataset, args.cid, args.num_clients, args.data_dir, args.alpha, args.test)
+        if args.show:
+            print(f"{show(dataset, args.num_clients, args.data_dir, args.alpha)} shows who has how much of which class")
     except DataError as error:
         end(error)
     except OSError as error:

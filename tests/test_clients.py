@@ -24,6 +24,7 @@ def test_mnist_is_learnt(processes, mnist, framework):
     assert float(federation.rounds[-1]["accuracy"]) >= 0.93  # on 450 images
     classes = read_table(federation.results / "classes.csv")
     assert [(row["round"], row["label"]) for row in classes] == [(f"{i}", f"{j}") for i in (1, 2, 3) for j in range(10)]
+    assert all(row["class"] == row["label"] for row in classes)  # digits have no other names
     for row in federation.rounds:
         of_round = [part for part in classes if part["round"] == row["round"]]
         correct = [int(part["examples"]) * float(part["accuracy"]) for part in of_round]
@@ -141,8 +142,8 @@ def test_pytorch_client_imports_no_more_than_it_uses(start, mnist, cifar10, data
     code = (
         "import sys; from pathlib import Path\n"
         "import client_pytorch as client\n"
-        "from federation.partitions import load_partition\n"
-        f"train_set, validation_set = load_partition({dataset!r}, 0, 20, Path({str(data_dir)!r}))\n"
+        "from federation.partitions import Partition, load_partition\n"
+        f"train_set, validation_set = load_partition(Partition({dataset!r}, 0, 20, Path({str(data_dir)!r})))\n"
         f"flower_client = client.FlowerClient({dataset!r}, train_set, validation_set)\n"
         "parameters = flower_client.get_parameters({})\n"
         "parameters, _, _ = flower_client.fit(parameters, {'epochs': 1, 'batch_size': 16})\n"

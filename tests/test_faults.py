@@ -648,10 +648,16 @@ def test_a_client_with_another_data_set_or_model_or_partitioning(start_device, s
     server = start_server("--rounds", 2, "--min_num_clients", 2)
     start_device(0)
     server.wait_for("client 0 on")
-    strangers = [start_device(1, "--mnist"), start_device(2, "--num_clients", 20), start_device(3, size=7)]
+    strangers = [
+        start_device(1, "--mnist"),
+        start_device(2, "--num_clients", 20),
+        start_device(3, "--alpha", 0.3),
+        start_device(4, size=7),
+    ]
     reasons = [
         "it has mnist, this federation cifar10",
         "it cuts the data set into 20 partitions (--num_clients), this federation into 50",
+        "it cuts the data set with --alpha 0.3, this federation with no --alpha",
         "it trains the model of faulty_client.py (2 arrays, 13 numbers, ",
     ]
     for stranger, reason in zip(strangers, reasons):

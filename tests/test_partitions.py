@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from federation import partitions
+from federation.partitions import Partition, load_partition
 
 import datasets
 import flwr_datasets.partitioner
@@ -51,7 +52,7 @@ def test_all_partitions_together_are_the_data_set_each_image_once(data_dir):
     partitions.prepare("mnist", range(num_clients), num_clients, data_dir)
     everything = []
     for cid in range(num_clients):
-        train_set, validation_set = partitions.load_partition("mnist", cid, num_clients, data_dir)
+        train_set, validation_set = load_partition(Partition("mnist", cid, num_clients, data_dir))
         size = len(train_set.labels) + len(validation_set.labels)
         assert len(validation_set.labels) == size // 10
         assert train_set.images.dtype == np.uint8 and train_set.images.shape[1:] == (28, 28, 1)
@@ -67,6 +68,86 @@ def test_partitions_are_those_of_federated_dataset(data_dir):
         theirs = FederatedDataset(dataset="parquet", data_files=files, partitioners={"train": 50}).load_partition(3)
         assert ours["labels"].tolist() == list(theirs["label"])
         assert all((image[:, :, 0] == np.asarray(row["image"])).all() for image, row in zip(ours["images"], theirs))
+
+
+def test_uneven_partitions_are_those_of_the_newest_dirichlet_partitioner(data_dir):
+    partitions.prepare("mnist", [0, 7, 49], 50, data_dir, 0.3)
+    files = {"train": str(data_dir / "mnist/train-*.parquet")}
+    partitioner = DirichletPartitioner(50, "label", 0.3, min_partition_size=2, self_balancing=False)
+    data_set = FederatedDataset(dataset="parquet", data_files=files, partitioners={"train": partitioner})
+    for cid in (0, 7, 49):
+        with np.load(data_dir / f"mnist/50-alpha0.3/{cid}.npz") as ours:
+            theirs = data_set.load_partition(cid)
+            assert ours["labels"].tolist() == list(theirs["label"])
+            assert all((image[:, :, 0] == np.asarray(row["image"])).all() for image, row in zip(ours["images"], theirs))
+
+
+CUTS = {  # the beginning of SHA-256 of what `cut` gives for all clients, from the sample
+    (None, 50): "c5e540fbc315", (0.3, 50): "11b616f96828", (0.1, 50): "909f7f5e2f0c", (0.05, 5): "b301046ba3b3",
+    (0.02, 3): "6c1b86727ca6", (0.01, 2): "c2d14bb4150a", (1.0, 10): "673bb4387012", (1e6, 10): "9aca293af3b9",
+}  # fmt: skip
+CUT_ALL = """
+import hashlib, json, sys
+from pathlib import Path
+from federation import cutting
+rows, labels = cutting.open_files([Path("sample_data/mnist/train-00000-of-00001.parquet")])
+for alpha, num_clients in json.loads(sys.argv[1]):
+    cut = cutting.cut(labels, range(num_clients), num_clients, alpha)
+    digest = hashlib.sha256(b"".join(numbers.astype("<i8").tobytes() + b"|" for numbers in cut))
+    print("cut", digest.hexdigest()[:12], min(map(len, cut)), sum(map(len, cut)))
+"""
+
+
+@pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_TF, marks=needs_py38_tf)])
+def test_cuts_are_the_same_on_all_package_sets_and_give_everybody_two_images(start, python):
+    process = start("-c", CUT_ALL, json.dumps(list(CUTS)), python=python)
+    assert process.exit_code() == 0, process.output
+    found = [line.split()[1:] for line in process.output.splitlines() if line.startswith("cut ")]
+    assert [digest for digest, _, _ in found] == list(CUTS.values())
+    assert all(int(least) >= 2 and int(total) == 4500 for _, least, total in found)
+
+
+@pytest.mark.parametrize("script", ["-m federation.partitions", "client_pytorch.py"])
+def test_so_uneven_that_somebody_would_have_nothing(data_dir, start, script):
+    process = start(*script.split(), "--mnist", "--cid", 7, "--alpha", 0.01, "--data_dir", data_dir)
+    assert process.exit_code() == 1
+    assert "cannot cut 4500 images into 50 partitions" in process.output and "Traceback" not in process.output
+    assert "Take a larger --alpha than 0.01, or fewer partitions (--num_clients)." in process.output
+    assert not list(data_dir.rglob("*.npz"))
+
+
+def test_how_uneven_it_is_cut_is_in_the_name_of_the_folder(data_dir):
+    assert Partition("mnist", 7, 50, data_dir).path == data_dir / "mnist/50/7.npz"
+    for alpha, name in ((0.3, "50-alpha0.3"), (3e-1, "50-alpha0.3"), (1, "50-alpha1"), (1e6, "50-alpha1000000")):
+        assert Partition("mnist", 7, 50, data_dir, alpha).path == data_dir / f"mnist/{name}/7.npz"
+    alphas = 0.1234567, 0.12345671, np.nextafter(0.3, 1), 0.3, 0.01, 1e6
+    assert len({Partition("mnist", 7, 50, data_dir, alpha).path for alpha in alphas}) == len(alphas)
+
+
+def test_uneven_partitions_are_made_when_they_are_loaded(data_dir):
+    everything, most = [], []
+    for cid in range(5):
+        train_set, validation_set = load_partition(Partition("mnist", cid, 5, data_dir, 0.3))
+        everything += as_pairs(train_set) + as_pairs(validation_set)
+        most.append(np.bincount(train_set.labels).max() / len(train_set.labels))
+    assert sorted(everything) == sorted(original_digits("train"))
+    assert max(most) > 0.3  # a tenth would be even
+    assert not (data_dir / "mnist/5").exists()
+
+
+@pytest.mark.parametrize("flags", [("--num_clients", 2, "--alpha", 0.3), ("--num_clients", 50), ("--alpha", 0.1)])
+@pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_TF, marks=needs_py38_tf)])
+def test_a_picture_of_who_has_what(data_dir, start, python, flags):
+    process = start(*PREPARE, "--mnist", "--show", *flags, "--data_dir", data_dir, python=python)
+    assert process.exit_code() == 0, process.output
+    folder = {"--alpha": "50-alpha0.1", "--num_clients": "2-alpha0.3" if 2 in flags else "50"}[flags[0]]
+    path = data_dir / "mnist" / folder / "partitions.png"
+    assert process.output == f"{path} shows who has how much of which class\n"
+    with Image.open(path) as image:
+        image.load()
+        assert image.width > (1000 if "--alpha" in flags else 600)  # beside an even cut
+        assert len(image.convert("RGB").getcolors(100_000)) > 20
+    assert not list(data_dir.rglob("*.npz"))  # no image is decoded
 
 
 @needs_py38_tf
@@ -88,7 +169,7 @@ def test_test_split(data_dir):
 
 
 def test_colour_images(cifar10):
-    train_set, validation_set = partitions.load_partition("cifar10", 1, 4, cifar10)
+    train_set, validation_set = load_partition(Partition("cifar10", 1, 4, cifar10))
     assert train_set.images.shape == (90, 32, 32, 3) and validation_set.images.shape == (10, 32, 32, 3)
 
 
@@ -106,7 +187,7 @@ def test_a_prepared_partition_needs_no_data_set_and_no_datasets_package(data_dir
     shutil.copy(data_dir / "mnist/50/7.npz", device / "mnist/50")
     code = (
         "import sys; from pathlib import Path; from federation import partitions\n"
-        f"partitions.load_partition('mnist', 7, 50, Path({str(device)!r}))\n"
+        f"partitions.load_partition(partitions.Partition('mnist', 7, 50, Path({str(device)!r})))\n"
         "print('loaded', [name for name in ('datasets', 'pandas', 'pyarrow', 'PIL') if name in sys.modules])"
     )
     process = start("-c", code)
@@ -117,7 +198,7 @@ def test_a_prepared_partition_needs_no_data_set_and_no_datasets_package(data_dir
 def test_making_a_partition_leaves_no_packages_in_the_process(data_dir, start):
     code = (
         "import sys; from pathlib import Path; from federation import partitions\n"
-        f"train_set, _ = partitions.load_partition('mnist', 0, 50, Path({str(data_dir)!r}))\n"
+        f"train_set, _ = partitions.load_partition(partitions.Partition('mnist', 0, 50, Path({str(data_dir)!r})))\n"
         "print('loaded', len(train_set.labels), [name for name in ('datasets', 'pandas') if name in sys.modules])"
     )
     process = start("-c", code)
@@ -127,7 +208,7 @@ def test_making_a_partition_leaves_no_packages_in_the_process(data_dir, start):
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped bit", "no directory", "empty"])
 def test_a_damaged_partition_is_made_again(data_dir, damage, capfd):
-    before = partitions.load_partition("mnist", 7, 50, data_dir)
+    before = load_partition(Partition("mnist", 7, 50, data_dir))
     path = data_dir / "mnist/50/7.npz"
     content = path.read_bytes()
     half = len(content) // 2
@@ -139,7 +220,7 @@ def test_a_damaged_partition_is_made_again(data_dir, damage, capfd):
         "empty": b"",
     }
     path.write_bytes(kinds[damage])
-    after = partitions.load_partition("mnist", 7, 50, data_dir)
+    after = load_partition(Partition("mnist", 7, 50, data_dir))
     assert str(path) in capfd.readouterr().err
     assert as_pairs(after[0]) == as_pairs(before[0])
 
@@ -242,10 +323,10 @@ def split_into_shards(data_dir: Path, number: int) -> list[Path]:
 
 
 def test_a_data_set_in_several_files_gives_the_same_partitions(data_dir, tmp_path):
-    before = partitions.load_partition("mnist", 7, 50, data_dir)
+    before = load_partition(Partition("mnist", 7, 50, data_dir))
     split_into_shards(data_dir, 3)
     (data_dir / "mnist/50/7.npz").unlink()
-    after = partitions.load_partition("mnist", 7, 50, data_dir)
+    after = load_partition(Partition("mnist", 7, 50, data_dir))
     assert [as_pairs(part) for part in before] == [as_pairs(part) for part in after]
 
 
@@ -261,21 +342,21 @@ def test_a_data_set_of_which_a_file_is_missing_is_not_cut(data_dir, start, lost)
 
 @pytest.mark.parametrize("kind", ["part", "link"])
 def test_a_prepared_partition_needs_no_whole_data_set(data_dir, kind):
-    before = partitions.load_partition("mnist", 7, 50, data_dir)
+    before = load_partition(Partition("mnist", 7, 50, data_dir))
     if kind == "part":
         split_into_shards(data_dir, 3)[0].unlink()
     else:
         whole = data_dir / "mnist/train-00000-of-00001.parquet"
         whole.unlink()
         whole.symlink_to(data_dir / "drive/train.parquet")
-    after = partitions.load_partition("mnist", 7, 50, data_dir)
+    after = load_partition(Partition("mnist", 7, 50, data_dir))
     assert [as_pairs(part) for part in before] == [as_pairs(part) for part in after]
 
 
 def test_a_partition_is_cut_again_when_the_data_set_is_another(data_dir, capfd):
-    before = partitions.load_partition("mnist", 7, 50, data_dir)
+    before = load_partition(Partition("mnist", 7, 50, data_dir))
     write_rows(data_dir / "mnist/train-00000-of-00001.parquet", [A_PNG] * 200, [3] * 200)
-    after = partitions.load_partition("mnist", 7, 50, data_dir)
+    after = load_partition(Partition("mnist", 7, 50, data_dir))
     assert "was cut from other files" in capfd.readouterr().err
     assert as_pairs(after[0]) != as_pairs(before[0])
     assert as_pairs(after[0]) + as_pairs(after[1]) == [(DIGIT.tobytes(), 3)] * 4
@@ -287,7 +368,7 @@ def test_own_images_are_used_and_not_replaced(data_dir, start):
     path.parent.mkdir()
     np.savez(path, images=np.full((20, 28, 28), 9, np.uint8), labels=np.arange(20, dtype=np.int32) % 10)
     content = path.read_bytes()
-    train_set, validation_set = partitions.load_partition("mnist", 7, 50, data_dir)
+    train_set, validation_set = load_partition(Partition("mnist", 7, 50, data_dir))
     assert len(train_set.labels) == 18 and len(validation_set.labels) == 2
     assert train_set.images.shape == (18, 28, 28, 1) and train_set.labels.dtype == np.int64
     process = start(*PREPARE, "--mnist", "--cid", 7, "--data_dir", data_dir)
@@ -317,7 +398,7 @@ def test_a_process_that_is_killed_while_it_makes_a_partition(tmp_path, start, hu
     hub.RequestHandlerClass = lambda *_: time.sleep(60)
     code = (
         "from pathlib import Path; from federation import partitions\n"
-        f"partitions.load_partition('mnist', 7, 50, Path({str(tmp_path)!r}))"
+        f"partitions.load_partition(partitions.Partition('mnist', 7, 50, Path({str(tmp_path)!r})))"
     )
     process = start("-c", code, env=endpoint(hub))
     children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
@@ -334,12 +415,12 @@ def test_a_process_that_is_killed_while_it_makes_a_partition(tmp_path, start, hu
 @pytest.mark.parametrize(
     "partitioner",
     [
-        lambda num_partitions: DirichletPartitioner(num_partitions, partition_by="label", alpha=0.001),
+        lambda num_partitions: DirichletPartitioner(num_partitions, partition_by="label", alpha=0.01),
         lambda num_partitions: ExponentialPartitioner(num_partitions),  # the first partitions are empty
     ],
 )
 def test_a_partitioner_that_finds_no_solution(data_dir, monkeypatch, partitioner):
-    """The README's change for uneven data, with so small an alpha that no partition of ten images is found."""
+    """Somebody's change in the code that finds none, or partitions that are too small."""
     monkeypatch.setattr(flwr_datasets.partitioner, "IidPartitioner", partitioner)
     with pytest.raises(partitions.DataError, match="Partitioner cannot cut 4500 images into 50 partitions: .*\n.*"):
         partitions.prepare("mnist", [0], 50, data_dir)
@@ -352,9 +433,16 @@ def test_more_partitions_than_images(data_dir, start):
     assert "Traceback" not in process.output and "4500 images are too few for 5000 partitions" in process.output
 
 
-@pytest.mark.parametrize("arguments", [[], ["--cid", "50"], ["--cid", "-1"], ["--cid", "0", "--num_clients", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "", "--cid 50", "--cid -1", "--cid 0 --num_clients 0", "--cid 0 --alpha 0", "--show --alpha nan",
+        "--from_folder photos", "--from_folder photos --cid 0 1", "--from_folder photos --cid 0 --test",
+        "--from_folder photos --cid 0 --show", "--from_folder photos --cid 0 --alpha 0.3", "--from_folder . --cid 50",
+    ],
+)  # fmt: skip
 def test_wrong_arguments(start, arguments):
-    process = start(*PREPARE, *arguments)
+    process = start(*PREPARE, *arguments.split())
     assert process.exit_code() == 2
     assert process.output.count("\n") == 1
 
@@ -421,7 +509,7 @@ def test_the_data_set_is_downloaded_from_the_hub_once(tmp_path, start, hub, pyth
         "mnist/train-00000-of-00001.parquet", "mnist/test-00000-of-00001.parquet",
         "mnist/3/0.npz", "mnist/3/1.npz", "mnist/3/2.npz", "mnist/test.npz",
     }  # fmt: skip
-    everything = [pair for cid in range(3) for part in partitions.load_partition("mnist", cid, 3, tmp_path / "data")
+    everything = [pair for cid in range(3) for part in load_partition(Partition("mnist", cid, 3, tmp_path / "data"))
                   for pair in as_pairs(part)]  # fmt: skip
     assert sorted(everything) == sorted(original_digits("train"))
 

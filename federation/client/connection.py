@@ -13,13 +13,14 @@ import time
 from pathlib import Path
 
 from federation.addresses import split_address
-from federation.client.device import describe
+from federation.client.device import describe, versions
 from federation.client.flags import ClientSettings
 from federation.client.probe import probe
 from federation.client.wire import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
-from federation.handshake import Identity, Refused, fingerprint, printable
+from federation.handshake import Identity, Refused, class_list, fingerprint, printable
 from federation.keepalive import watch_connections
+from federation.partition_file import read_classes
 from federation.tls import warn_if_readable
 
 from flwr.client import NumPyClient
@@ -36,13 +37,16 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
     """
     _exit_at_signals()
     identity = Identity(
-        cid=settings.cid,
+        cid=settings.partition.cid,
         device=printable(describe()),
         instance=secrets.token_hex(8),
         script=printable(Path(sys.argv[0]).name),
         dataset=settings.dataset,
-        num_clients=settings.num_clients,
+        num_clients=settings.partition.num_clients,
         model=fingerprint(client.get_parameters({})),
+        alpha="" if settings.partition.alpha is None else str(settings.partition.alpha),
+        classes=class_list(read_classes(settings.partition.path)),
+        versions=printable(versions()),
     )
     wrapper = ClientWrapper(client, identity, settings.token)
     watch_connections(split_address(settings.server_address)[1])

@@ -22,6 +22,12 @@ def describe() -> str:
     return f"{platform.node()} ({board})"
 
 
+def versions() -> str:
+    """Return the versions of Python and of those loaded packages that count for what is computed."""
+    modules = [sys.modules[name] for name in ("flwr", "numpy", "torch", "tensorflow") if name in sys.modules]
+    return ", ".join([f"Python {platform.python_version()}", *(f"{m.__name__} {m.__version__}" for m in modules)])
+
+
 def vital_signs() -> dict[str, float]:
     """Return `peak_memory_mb` (of this process, so far) and `temperature_c` (of the processor)."""
     signs = {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from federation import tls
 from federation.flags import (
     ArgumentParser,
+    add_alpha,
     add_data_dir,
     add_token_file,
     check_cid,
@@ -18,21 +18,24 @@ from federation.flags import (
     seconds,
     whole_number,
 )
+from federation.partitions import Partition
 
 
 @dataclass(frozen=True)
 class ClientSettings:
     """What the command line says about a client."""
 
-    cid: int
-    num_clients: int  # partitions of the data set
-    dataset: str  # "mnist" or "cifar10"
+    partition: Partition
     server_address: str  # HOST:PORT
-    data_dir: Path
     threads: int | None  # None: as many as help
     root_certificate: bytes | None  # PEM; None: not encrypted
     token: bytes | None
     retry_for: float  # seconds
+
+    @property
+    def dataset(self) -> str:
+        """The data set that the model is for: "mnist" or "cifar10"."""
+        return self.partition.dataset
 
 
 def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Namespace, ClientSettings]:
@@ -45,11 +48,8 @@ def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Nam
     args = parser.parse_args()
     check_cid(parser, args.cid, args.num_clients)
     settings = ClientSettings(
-        cid=args.cid,
-        num_clients=args.num_clients,
-        dataset=dataset_name(args.mnist),
+        partition=Partition(dataset_name(args.mnist), args.cid, args.num_clients, args.data_dir, args.alpha),
         server_address=args.server_address,
-        data_dir=args.data_dir,
         threads=args.threads,
         root_certificate=args.root_certificate,
         token=args.token,
@@ -66,6 +66,7 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         default=num_clients,
         help="number of partitions that the data set is cut into, the same on all clients (default: %(default)s)",
     )
+    add_alpha(parser)
     add_data_dir(parser)
     parser.add_argument(
         "--threads",

@@ -38,7 +38,7 @@ def choose_threads(settings: ClientSettings, set_threads: Callable[[int], object
     The number is kept with the data for the next start; the file is named in what is printed.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    path = settings.data_dir / settings.dataset / f"threads_{Path(sys.argv[0]).stem}.json"
+    path = settings.partition.data_dir / settings.dataset / f"threads_{Path(sys.argv[0]).stem}.json"
     device = f"{describe()}, {cores} cores"  # the file may have come from another one, with the data
 
     def seconds(threads: int) -> float:

@@ -96,10 +96,7 @@ class Dispatch:
             self.arrivals.put(Answer(client, result))
 
     def _send_again(self) -> None:
-        """Ask the clients again that have a new connection, whether or not the old one is known to be lost.
-
-        One that was started anew is asked once more only: else one that each fit kills would hold up the round.
-        """
+        """Ask the clients again that have a new connection, whether or not the old one is known to be lost."""
         connections = self.clients.by_cid()
         for client in [*self.at_work, *self.lost]:
             old = identity_of(client)
@@ -108,7 +105,7 @@ class Dispatch:
             if newer is client or old is None or new is None:
                 continue
             if new.instance != old.instance:
-                if old.cid in self.restarted:
+                if old.cid in self.restarted:  # once is enough: perhaps it is the fit that kills it
                     continue
                 self.restarted.add(old.cid)
             self.at_work.discard(client)

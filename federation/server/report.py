@@ -32,7 +32,7 @@ TABLES = {
         "round", "cid", "device", "examples", "epochs", "loss", "accuracy", "seconds",
         "train_loss", "peak_memory_mb", "temperature_c",
     ),
-    "classes.csv": ("round", "label", "examples", "accuracy"),
+    "classes.csv": ("round", "label", "class", "examples", "accuracy"),
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from federation.handshake import (
     MAX_TEXT,
@@ -10,6 +10,7 @@ from federation.handshake import (
     Refused,
     answer,
     check,
+    class_list,
     fingerprint,
     mismatch,
     printable,
@@ -28,11 +29,17 @@ def test_an_identity_is_read_from_properties():
     assert str(SOMEBODY) == "client 0 on pi0 (a board)"
 
 
-@pytest.mark.parametrize("name", asdict(SOMEBODY))
+@pytest.mark.parametrize("name", asdict(SOMEBODY).keys() - {"alpha", "classes", "versions"})
 def test_nobody_without_each_of_the_properties(name):
     properties = asdict(SOMEBODY)
     del properties[name]
     assert Identity.read(properties) is None
+
+
+def test_an_older_version_has_even_partitions_of_the_data_sets_classes():
+    properties = asdict(SOMEBODY)
+    del properties["alpha"], properties["classes"], properties["versions"]
+    assert Identity.read(properties) == replace(SOMEBODY, alpha="", classes="")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +53,8 @@ def test_nobody_without_each_of_the_properties(name):
         ("instance", b"bytes"),
         ("script", 7),
         ("model", None),
+        ("alpha", 0.3),
+        ("classes", ["cat", "dog"]),
     ],
 )
 def test_nobody_with_a_property_of_another_type(name, value):
@@ -144,6 +153,8 @@ MISFITS = {
         10,
         "it cuts the data set into 10 partitions (--num_clients), this federation into 50",
     ),
+    "alpha": ("0.3", "it cuts the data set with --alpha 0.3, this federation with no --alpha"),
+    "classes": ("cat, dog", "its classes are cat, dog; this federation's are those of mnist"),
     "model": (
         "another",
         "it trains the model of client_tf.py (another), this federation that of client_pytorch.py "
@@ -156,6 +167,32 @@ MISFITS = {
 def test_what_has_to_be_the_same(name):
     value, sentence = MISFITS[name]
     assert mismatch(identity(1, script="client_tf.py", **{name: value}), SOMEBODY) == sentence
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sentence"),
+    [
+        ({"alpha": "0.3"}, {}, "it cuts the data set with no --alpha, this federation with --alpha 0.3"),
+        ({"alpha": "0.3"}, {"alpha": "0.1"}, "it cuts the data set with --alpha 0.1, this federation with --alpha 0.3"),
+        ({"classes": "cat, dog"}, {}, "its classes are those of mnist; this federation's are cat, dog"),
+        ({"classes": "a, b"}, {"classes": "a, c"}, "its classes are a, c; this federation's are a, b"),
+    ],
+)
+def test_how_both_cut_and_what_they_tell_apart(ours, theirs, sentence):
+    assert mismatch(identity(1, **theirs), identity(0, **ours)) == sentence
+
+
+def test_a_list_of_classes_is_another_text_for_other_names():
+    assert class_list([]) == ""
+    assert class_list(["cat", "dog"]) == "cat, dog"
+    long = [f"{i} {'x' * 100}" for i in range(9)]
+    others = [
+        ["cat", "dog"], ["dog", "cat"], ["cat, dog"], ["cat", "dog", ""], ["cat\u202e", "dog"], ["cat ", "dog"],
+        ["cat\x1b", "dog"], long, [*long, "y"], [*long[:-1], "y"], ["\udce4", "a"],
+    ]  # fmt: skip
+    texts = [class_list(names) for names in others]
+    assert len(set(texts)) == len(texts)
+    assert all(printable(text) == text for text in texts)  # as the server reads it
 
 
 def test_what_may_differ():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from federation import partition_file
 from federation.hub import DataError
-from federation.partition_file import Examples, OwnFileError, read, write
+from federation.partition_file import Examples, OwnFileError, mark_of, read, read_classes, write
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import pytest
 GREY = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), dtype=np.uint8)
 COLOUR = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(20) // 2  # sorted, as they come from folders
+NAMES = "ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay"
 FILES = ["train-00000-of-00001.parquet, 12 bytes"]
 
 
@@ -117,6 +118,9 @@ NO_USE = {
     "one image": ({"images": GREY[:1], "labels": LABELS[:1]}, "it has 1 images, and needs 2"),
     "no image": ({"images": GREY[:0], "labels": LABELS[:0]}, "it has 0 images"),
     "a number": ({"images": np.uint8(3), "labels": LABELS}, "its images are uint8 of shape []"),
+    "too few names": ({"images": GREY, "labels": LABELS, "classes": np.array(["a"])}, "its classes are ['a'], and"),
+    "numbers of classes": ({"images": GREY, "labels": LABELS, "classes": np.arange(10)}, "its classes are [0, 1, 2"),
+    "one name": ({"images": GREY, "labels": LABELS, "classes": np.array("a")}, "its classes are a, and labels up to 9"),
     "other names": ({"x": GREY, "y": LABELS}, "it has no array called images, only x, y"),
     "no labels": ({"images": GREY}, "it has no array called labels, only images"),
     "nothing": ({}, "it has no array called images, only nothing"),
@@ -169,8 +173,68 @@ def test_a_folder_in_its_place(path):
         read(path, "mnist", FILES)
 
 
-def test_the_mark_comes_first(path):
+def test_the_mark_comes_first(path, tmp_path):
     """A file of which only the beginning is whole can still be told from somebody's own."""
     write(path, Examples(GREY, LABELS), FILES)
     with np.load(path) as arrays:
-        assert arrays.files[0] == partition_file.MARK
+        assert arrays.files[0] == partition_file.CUT
+    partition_file.write_pictures(path, Examples(GREY, LABELS), tmp_path / "photos", NAMES)
+    with np.load(path) as arrays:
+        assert arrays.files[0] == partition_file.PICTURES
+
+
+def test_pictures_are_read_mixed_with_their_classes_and_never_out_of_date(path, tmp_path, capsys):
+    partition_file.write_pictures(path, Examples(GREY, LABELS), tmp_path / "photos", NAMES)
+    assert mark_of(path) == partition_file.PICTURES
+    images, labels = read(path, "mnist", FILES)
+    assert pairs(images, labels) == pairs(GREY, LABELS) and labels.tolist() != LABELS.tolist()
+    assert [read(path, "mnist", []).labels.tolist() for _ in range(2)] == [labels.tolist()] * 2
+    assert read_classes(path) == NAMES
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda content: content[:3000], "made from pictures"),
+        (lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:], "made from pictures"),
+        (lambda content: content[:-40] + bytes(40), "made from pictures"),
+        (lambda content: content[:60] + bytes(len(content) - 60), "made from pictures"),
+        (lambda content: bytes(60) + content[60:], "was not made here"),  # nobody can tell
+    ],
+)
+def test_damaged_pictures_are_not_cut_from_the_data_set(path, tmp_path, damage, words):
+    partition_file.write_pictures(path, Examples(GREY, LABELS), tmp_path / "photos", NAMES)
+    path.write_bytes(damage(path.read_bytes()))
+    before = path.read_bytes()
+    with pytest.raises(OwnFileError, match=words) as caught:
+        read(path, "mnist", FILES)
+    assert str(path) in str(caught.value) and caught.value.exit_code == 2
+    assert "--from_folder" in str(caught.value) or words == "was not made here"
+    assert path.read_bytes() == before
+
+
+def test_pictures_for_another_model(path, tmp_path):
+    partition_file.write_pictures(path, Examples(COLOUR, LABELS), tmp_path / "photos", NAMES)
+    with pytest.raises(OwnFileError, match="mnist needs uint8 of shape"):
+        read(path, "mnist", [])
+
+
+@pytest.mark.parametrize("content", [b"", bytes(5000)])
+def test_of_what_is_empty_nobody_knows_whether_it_was_made_from_pictures(path, capsys, content):
+    path.write_bytes(content)
+    assert mark_of(path) is None
+    assert read(path, "mnist", FILES) is None
+    assert "--from_folder" in capsys.readouterr().err
+
+
+def test_no_classes_but_the_data_sets(path):
+    assert read_classes(path) == ()
+    write(path, Examples(GREY, LABELS), FILES)
+    assert read_classes(path) == () and mark_of(path) == partition_file.CUT
+
+
+def test_own_files_may_name_their_classes(path):
+    np.savez(path, images=GREY, labels=LABELS, classes=np.array(NAMES))
+    assert mark_of(path) == "" and read_classes(path) == NAMES
+    assert len(read(path, "mnist", FILES).labels) == 20

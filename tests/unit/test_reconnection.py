@@ -10,12 +10,16 @@ from federation.client import connection
 from federation.client.flags import ClientSettings
 from federation.client.wire import ConnectionLost
 from federation.handshake import Refused, fingerprint
+from federation.partition_file import Examples, write_pictures
+from federation.partitions import Partition
 
+import numpy as np
 import pytest
 from fakes import MODEL, TOKEN
 from flwr.client import NumPyClient
 
 ADDRESS = "127.0.0.1:8080"
+PARTITION = Partition("mnist", 0, 50, Path("data"))
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def connect(monkeypatch, clock):
 
         monkeypatch.setattr(connection, "probe", probe)
         monkeypatch.setattr(connection, "answer_server", answer_server)
-        settings = ClientSettings(0, 50, "mnist", ADDRESS, Path("data"), None, b"root", None, retry_for)
+        settings = ClientSettings(PARTITION, ADDRESS, None, b"root", None, retry_for)
         connection._connect_until_the_end(types.SimpleNamespace(answer="answer"), settings)
         assert next(outcomes, "end") == "end"
 
@@ -142,9 +146,12 @@ def test_clients_do_not_all_come_at_once(monkeypatch):
 
 
 @pytest.fixture
-def stay(monkeypatch):
+def stay(monkeypatch, tmp_path):
     """Return a function that calls `stay_connected` and returns the wrapper that would have answered."""
-    settings = ClientSettings(7, 10, "cifar10", ADDRESS, Path("data"), None, None, TOKEN, math.inf)
+    partition = Partition("cifar10", 7, 10, tmp_path, 0.3)
+    examples = Examples(np.zeros((2, 32, 32, 3), np.uint8), np.arange(2))
+    write_pictures(partition.path, examples, tmp_path, ["ant", "bee"])
+    settings = ClientSettings(partition, ADDRESS, None, None, TOKEN, math.inf)
     watched: list[int] = []
     monkeypatch.setattr(connection, "_exit_at_signals", lambda: None)
     monkeypatch.setattr(connection, "watch_connections", watched.append)
@@ -175,6 +182,7 @@ def test_who_the_client_says_it_is(stay, capsys):
     known = wrapper.identity
     assert (known.cid, known.num_clients, known.dataset, known.script) == (7, 10, "cifar10", "client_x.py")
     assert (known.model, known.device) == (fingerprint(MODEL), connection.describe())
+    assert (known.alpha, known.classes) == ("0.3", "ant, bee")
     assert len(known.instance) == 16 and wrapper.token == TOKEN
     assert capsys.readouterr().out == "the server has ended the run\n"
 

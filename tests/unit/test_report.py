@@ -87,9 +87,10 @@ def test_accuracies_by_class_have_a_table_of_their_own(tmp_path):
     metrics = {"accuracy": 0.75, "recall": 0.5}
     for label, examples, accuracy in ((0, 10, 1.0), (10, 20, 0.625)):
         metrics.update({f"examples of label {label}": examples, f"accuracy of label {label}": accuracy})
+    metrics["class of label 10"] = "cats"
     report.add_central_evaluation(0.25, {**metrics, "recall of label 0": 0.5})
     report.end_round(1, 0, 0.75, None)
-    rows = [("1", "0", "10", "1.0"), ("1", "10", "20", "0.625")]
+    rows = [("1", "0", "", "10", "1.0"), ("1", "10", "cats", "20", "0.625")]
     assert [tuple(row.values()) for row in read_table(tmp_path / "classes.csv")] == rows
     report.start_round(2)  # without an evaluation on the server
     report.end_round(1, 0, 0.75, None)
@@ -111,7 +112,7 @@ def test_without_accuracies_by_class_there_is_no_table_of_them(tmp_path, capsys)
 @pytest.mark.parametrize(("last_round", "kept"), [(0, 0), (1, 1)])
 def test_a_resumed_run_drops_the_classes_after_its_checkpoint(tmp_path, last_round, kept):
     write_tables(tmp_path, "")
-    rows = [f"{number},7,5,0.{number}\r\n" for number in (1, 2)]
+    rows = [f"{number},7,seven,5,0.{number}\r\n" for number in (1, 2)]
     (tmp_path / "classes.csv").write_text(HEADERS["classes.csv"] + "".join(rows), newline="")
     Report(tmp_path, Checkpoint(MODEL, round=last_round, results=1))
     assert (tmp_path / "classes.csv").read_bytes() == (HEADERS["classes.csv"] + "".join(rows[:kept])).encode()

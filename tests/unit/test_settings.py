@@ -12,6 +12,7 @@ from federation.addresses import server_address
 from federation.checkpoint import Checkpoint
 from federation.client.flags import ClientSettings, parse_client
 from federation.flags import ArgumentParser, whole_number
+from federation.partitions import Partition
 from federation.server.flags import ServerSettings
 
 import pytest
@@ -29,7 +30,7 @@ def client_settings(monkeypatch, *words: object) -> ClientSettings:
     parser.add_argument("--server_address", type=server_address, default="127.0.0.1:8080")
     parser.add_argument("--mnist", action="store_true")
     args, settings = parse_client(parser, 50)
-    assert args.cid == settings.cid
+    assert args.cid == settings.partition.cid
     return settings
 
 
@@ -52,11 +53,8 @@ def mistake(capsys, call, *words: object) -> str:
 
 def test_a_client_without_flags(monkeypatch):
     assert client_settings(monkeypatch, "--cid", 3) == ClientSettings(
-        cid=3,
-        num_clients=50,
-        dataset="cifar10",
+        partition=Partition("cifar10", 3, 50, Path("data"), alpha=None),
         server_address="127.0.0.1:8080",
-        data_dir=Path("data"),
         threads=None,
         root_certificate=None,
         token=None,
@@ -74,7 +72,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     checkpoint.save(tmp_path, Checkpoint(MODEL, round=1))
     words = "--cid=0", "--data_dir=~/data", "--token_file=~/token", "--root_certificate=~/ca.crt"
     client = client_settings(monkeypatch, *words)
-    assert client.data_dir == tmp_path / "data"
+    assert client.partition.data_dir == tmp_path / "data"
     assert (client.token, client.root_certificate) == (b"0123456789abcdef", certificate)
     certified = server_settings(monkeypatch, "--results_dir=~/new", "--certificates=~", "--token_file=~/token")
     assert certified.results_dir == tmp_path / "new"
@@ -94,14 +92,12 @@ def test_a_client_with_all_flags(monkeypatch, tmp_path):
     (tmp_path / "ca.crt").write_bytes(certificate)
     (tmp_path / "token").write_text(" 0123456789abcdef\n")
     words = ["--cid", 9, "--num_clients", 10, "--mnist", "--server_address", "[fe80::1]:80", "--data_dir", "elsewhere"]
+    words += ["--alpha", "3e-1"]
     words += ["--threads", 2, "--root_certificate", tmp_path / "ca.crt"]
     words += ["--token_file", tmp_path / "token", "--retry_for", 1.5]
     assert client_settings(monkeypatch, *words) == ClientSettings(
-        cid=9,
-        num_clients=10,
-        dataset="mnist",
+        partition=Partition("mnist", 9, 10, Path("elsewhere"), alpha=0.3),
         server_address="[fe80::1]:80",
-        data_dir=Path("elsewhere"),
         threads=2,
         root_certificate=certificate,
         token=b"0123456789abcdef",

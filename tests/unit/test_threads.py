@@ -15,6 +15,7 @@ from pathlib import Path
 
 from federation.client import threads
 from federation.client.flags import ClientSettings
+from federation.partitions import Partition
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def choose(tmp_path, monkeypatch, forked):
                 assert parameters[0].shape == (3,) and config == threads.TRIAL_CONFIG
                 clock[0] += seconds(set_to[-1])
 
-        settings = ClientSettings(0, 50, dataset, "127.0.0.1:8080", data_dir, number, None, None, math.inf)
+        settings = ClientSettings(Partition(dataset, 0, 50, data_dir), "127.0.0.1:8080", number, None, None, math.inf)
         chosen = threads.choose_threads(settings, set_to.append, Client)
         assert set_to == []  # the trials took place elsewhere
         for child in forked:
