@@ -7,8 +7,8 @@
 Real servers and clients. Each client is in a CPU cgroup that gives it a part of a core, `--speeds`, from when it waits
 for the server on: its start does not count. The clock starts with the first round. A mode is "whole", or a flag of
 server.py; with round_timeout, rounds do not wait for the slowest client to come back. "even" are IID partitions,
-"uneven" those of a Dirichlet distribution with alpha 0.3. Accuracies are the server's own, on the test split; the time
-that these take counts. A run ends after `--budget` seconds.
+"uneven" those of `--alpha 0.3`. Accuracies are the server's own, on the test split; the time that these take counts. A
+run ends after `--budget` seconds.
 
 `--points` is a CSV file with the points of all runs. A run that is in it is not done again. From all that is in it come
 the picture and the first table: medians over the seeds of the seconds to an accuracy, and of the accuracy at the time
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import math
 import os
 import re
@@ -35,9 +36,7 @@ from tempfile import TemporaryDirectory
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation import partition_file
 from federation.flags import path
-from federation.partitions import Examples, load_partition, prepare
 from federation.tables import read_table
 
 import numpy as np
@@ -48,7 +47,7 @@ from processes import Processes, free_address
 
 CGROUPS = Path("/sys/fs/cgroup")
 PERIOD = 100_000  # microseconds in which a group may run for its part of them; the kernel's own default
-ALPHA = 0.3
+FLAGS = {"even": [], "uneven": ["--alpha", 0.3]}  # of the clients
 COLUMNS = "kind", "data", "mode", "seed", "round", "seconds", "accuracy"
 LOOK_EVERY = 0.05  # seconds
 
@@ -96,11 +95,12 @@ def cpu_group(cores: float) -> Iterator[Path]:
         group.rmdir()
 
 
-def run(kind: str, mode: str, seed: int, train_dir: Path, args: argparse.Namespace) -> Points:
-    """Run a federation on partitions in `train_dir`, and after the first round until its time is over."""
+def run(kind: str, data: str, mode: str, seed: str, args: argparse.Namespace) -> Points:
+    """Run a federation until its time is over, one round at least."""
     framework, dataset = kind.split("-")
-    shared = ["--server_address", free_address(), *(["--mnist"] if dataset == "mnist" else [])]
-    flags = "--data_dir", train_dir, "--num_clients", KINDS[kind].num_partitions, "--threads", 1
+    shared = ["--server_address", free_address(), "--data_dir", args.data_dir.resolve()]
+    shared += ["--mnist"] if dataset == "mnist" else []
+    flags = ["--num_clients", KINDS[kind].num_partitions, "--threads", 1, *FLAGS[data]]
     name, _, value = mode.partition("=")
     wanted = len(args.speeds) - (name == "round_timeout")
     budget = args.budget or KINDS[kind].budget
@@ -117,7 +117,7 @@ def run(kind: str, mode: str, seed: int, train_dir: Path, args: argparse.Namespa
         clients[-1].popen.send_signal(signal.SIGSTOP)  # else the first round may begin with it, and without a fast one
         server = processes.start(
             "server.py", *shared, *("--rounds", args.rounds, "--min_num_clients", wanted, "--seed", seed),
-            *("--results_dir", results, "--data_dir", args.data_dir, "--evaluate_with", framework),
+            *("--results_dir", results, "--evaluate_with", framework),
             *([f"--{name}", value] if value else []),
         )  # fmt: skip
         server.wait_for(f"has joined, {len(clients) - 1} now")
@@ -134,11 +134,11 @@ def run(kind: str, mode: str, seed: int, train_dir: Path, args: argparse.Namespa
         return points
 
 
-def add_run(key: dict[str, str], train_dir: Path, args: argparse.Namespace) -> None:
+def add_run(key: dict[str, str], args: argparse.Namespace) -> None:
     """Do a run and add its points to the file, unless they are there; print a line."""
     if any(key.items() <= row.items() for row in read_table(args.points)):
         return
-    points = run(key["kind"], key["mode"], int(key["seed"]), train_dir, args)
+    points = run(**key, args=args)
     is_new = not args.points.exists()
     with args.points.open("a", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
@@ -149,20 +149,6 @@ def add_run(key: dict[str, str], train_dir: Path, args: argparse.Namespace) -> N
     some = [*points[: -1 : len(points) // 6 + 1], points[-1]]
     shown = ", ".join(f"{100 * accuracy:.1f} % at {seconds:.1f} s" for seconds, accuracy in some)
     print(f"{', '.join(key.values())}: {len(points)} rounds, {shown}", flush=True)
-
-
-def write_uneven(dataset: str, num_partitions: int, data_dir: Path, folder: Path) -> None:
-    """Write partitions of all training images of `data_dir` into `folder`, each with classes in shares of its own."""
-    import datasets
-    from flwr_datasets.partitioner import DirichletPartitioner
-
-    images, labels = (np.concatenate(arrays) for arrays in zip(*load_partition(dataset, 0, 1, data_dir)))
-    partitioner = DirichletPartitioner(num_partitions=num_partitions, partition_by="label", alpha=ALPHA, seed=42)
-    partitioner.dataset = datasets.Dataset.from_dict({"label": labels, "row": range(len(labels))})
-    for cid in range(num_partitions):
-        rows = partitioner.load_partition(cid)["row"][:]
-        examples = Examples(images[rows], labels[rows])
-        partition_file.write(folder / dataset / f"{num_partitions}" / f"{cid}.npz", examples, cut_from=[])
 
 
 def read_runs(file: Path) -> dict[tuple[str, str], Runs]:
@@ -238,7 +224,7 @@ def main() -> None:
     parser.add_argument("--points", type=path, required=True)
     parser.add_argument("--picture", type=path)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--data", nargs="*", choices=("even", "uneven"), default=["even", "uneven"])
+    parser.add_argument("--data", nargs="*", choices=list(FLAGS), default=list(FLAGS))
     parser.add_argument("--modes", nargs="+", help="(default: what suits the kind)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--speeds", type=float, nargs="+", default=[1.0, 1 / 4, 1 / 20], help="slowest last")
@@ -250,17 +236,9 @@ def main() -> None:
         parser.error("only root can make CPU cgroups")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # no cgroup stays behind
     print(versions())
-    with TemporaryDirectory() as folder:
-        for kind in args.kinds if args.data else ():
-            dataset, num_partitions = kind.split("-")[1], KINDS[kind].num_partitions
-            prepare(dataset, range(len(args.speeds)), num_partitions, args.data_dir, test=True)
-            if "uneven" in args.data:
-                write_uneven(dataset, num_partitions, args.data_dir, Path(folder))
-            for seed in args.seeds:
-                for data in args.data:
-                    for mode in args.modes or KINDS[kind].modes:
-                        key = {"kind": kind, "data": data, "mode": mode, "seed": f"{seed}"}
-                        add_run(key, Path(folder) if data == "uneven" else args.data_dir, args)
+    for kind, seed, data in itertools.product(args.kinds, args.seeds, args.data):
+        for mode in args.modes or KINDS[kind].modes:
+            add_run({"kind": kind, "data": data, "mode": mode, "seed": f"{seed}"}, args)
     all_runs = read_runs(args.points)
     print_head("clients", "mode", "seconds", "/ whole", "/ best bound", "accuracy")
     for (kind, data), runs in all_runs.items():
