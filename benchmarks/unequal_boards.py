@@ -72,7 +72,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "pytorch-mnist": Kind(3, 90, 0.95, (0.5, 1, 2, 4), 10),
+    "pytorch-mnist": Kind(3, 120, 0.95, (0.5, 1, 2, 4), 10),
     "pytorch-cifar10": Kind(5, 600, 0.35, (5, 10, 20), 60),
     "tf-mnist": Kind(3, 180, 0.95, (1, 2, 4), 20),
 }
@@ -185,20 +185,22 @@ def print_runs(kind: str, data: str, runs: Runs) -> None:
 def draw(all_runs: dict[tuple[str, str], Runs], picture: Path) -> None:
     """Draw a row of axes for each kind and a column for each sort of data, with a curve for each mode."""
     kinds, columns = ([*dict.fromkeys(names)] for names in zip(*all_runs))
+    modes = [*dict.fromkeys(mode for runs in all_runs.values() for mode in runs)]  # the same colours everywhere
     figure = Figure(figsize=(9, 1 + 3 * len(kinds)), layout="constrained")
     axes = figure.subplots(len(kinds), len(columns), sharey="row", squeeze=False)
     for (kind, data), runs in all_runs.items():
         axis = axes[kinds.index(kind)][columns.index(data)]
         end = max(points[-1][0] for seeds in runs.values() for points in seeds.values())
         grid = np.linspace(0, end, 500)
-        for mode, seeds in runs.items():
-            curve = [np.median([accuracy_at(at, points) for points in seeds.values()]) for at in grid]
-            axis.plot(grid, 100 * np.array(curve), label=mode.replace("=", " "))
-        axis.set(title=f"{kind}, {data} data", xlabel="seconds")
+        for mode in sorted(runs, key=modes.index):
+            curve = [np.median([accuracy_at(at, points) for points in runs[mode].values()]) for at in grid]
+            axis.plot(grid, 100 * np.array(curve), color=f"C{modes.index(mode)}", label=mode.replace("=", " "))
+        bottom = 100 * KINDS[kind].target - 15
+        axis.set(
+            title=f"{kind}, {data} data", xlabel="seconds", ylabel="accuracy on test images, %", ylim=(bottom, None)
+        )
         axis.grid(alpha=0.3)
-    for row in axes:
-        row[0].set_ylabel("accuracy on test images, %")
-        row[-1].legend(loc="lower right")
+        axis.legend(loc="lower right")
     figure.savefig(picture, dpi=110)
 
 
