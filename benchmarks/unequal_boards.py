@@ -175,10 +175,10 @@ def print_runs(kind: str, data: str, runs: Runs) -> None:
     }
     best = min((at for mode, at in reached.items() if re.match(r"fit_seconds=\d", mode)), default=math.nan)
     for mode, seeds in runs.items():
-        ratios = reached[mode] / reached.get("whole", math.nan), reached[mode] / best
+        ratios = reached[mode] / reached.get("whole", math.nan), reached[mode] / best  # 0: by infinity
         accuracy = median(accuracy_at(end, points) for points in seeds.values())
         cells = f"{reached[mode]:.0f} s to {100 * target:g} %", *(f"{ratio:.2f}" for ratio in ratios)
-        shown = (cell if math.isfinite(float(cell.split()[0])) else "-" for cell in cells)
+        shown = (cell if 0 < float(cell.split()[0]) < math.inf else "-" for cell in cells)
         print_row(f"{kind}, {data}", mode.replace("=", " "), *shown, f"{100 * accuracy:.1f} % at {end:.0f} s")
 
 
