@@ -226,3 +226,13 @@ def test_a_fit_ends_when_its_seconds_are_over(start, framework):
     assert bounded[0] < 100_000 and 2.0 <= bounded[4] < 2.0 + PROMPTLY
     assert bounded[2] > 0.7 and bounded[3] < 0.7 * bounded[2]  # up, then down, as in a fit that comes to its end
     assert least[1] == 1 and whole[1] == 20
+
+
+@pytest.mark.parametrize("bound", [1, "auto"])
+def test_rounds_end_on_time(processes, mnist, bound):
+    """To do all epochs would take minutes."""
+    server_arguments = *THREE_ROUNDS, "--epochs", 1000, "--fit_seconds", bound
+    federation = federate(processes, "client_pytorch.py", server_arguments, ("--mnist", "--data_dir", mnist))
+    for row in federation.client_rows:
+        assert float(row["seconds"]) < PROMPTLY
+        assert 0 < float(row["epochs"]) < 1000 and int(row["examples"]) == 81  # that is how much it counts

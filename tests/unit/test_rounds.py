@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import signal
 import time
 import types
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from federation import checkpoint
 from federation.checkpoint import Checkpoint
+from federation.run_file import read as read_run
 from federation.seeds import derive
 from federation.server import rounds
-from federation.server.client_manager import key_of
+from federation.server.client_manager import DeviceClientManager, key_of
 from federation.server.flags import ServerSettings
 from federation.server.report import Report
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
@@ -288,3 +290,26 @@ def test_a_run_resumed_after_its_last_round_only_says_goodbye(make_server, tmp_p
     capsys.readouterr()
     server.clients.unregister(client)
     assert capsys.readouterr().out == ""  # no news
+
+
+def test_seed_seconds_and_run_file(make_server, tmp_path):
+    clients = [learner(0), learner(1)]
+    server = run(make_server(*clients, num_rounds=2, fit_seconds=2.5))
+    (ins,) = [ins for task, ins, *_ in clients[0].calls if task == "get_parameters"]
+    assert ins.config == {"seed": derive(SEED, "initial model")}  # not of the client: any gives the same model
+    given = [ins.config for task, ins, *_ in clients[1].calls if task == "fit"]
+    assert [config["fit_seconds"] for config in given] == [2.5, 2.5]
+    assert read_run(tmp_path)["seed"] == SEED and read_run(tmp_path)["clients"].keys() == {"0", "1"}
+    assert server.orders.fit_seconds == 2.5
+
+
+def test_who_is_sampled_depends_on_the_seed_and_not_on_who_came_first():
+    def sampled(*order: int, seed: int = SEED) -> list[str]:
+        clients = DeviceClientManager(token=None, member=None)
+        arrive(clients, *[learner(cid) for cid in order])
+        clients.random = random.Random(seed)
+        return [client.cid for client in clients.sample(4)]
+
+    first = sampled(*range(8))
+    assert sampled(5, 2, 7, 0, 1, 6, 4, 3) == first
+    assert sampled(*range(8), seed=SEED + 1) != first

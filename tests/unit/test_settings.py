@@ -13,6 +13,7 @@ from federation.checkpoint import Checkpoint
 from federation.client.flags import ClientSettings, parse_client
 from federation.flags import ArgumentParser, whole_number
 from federation.partitions import Partition
+from federation.run_file import RunFile
 from federation.server.flags import ServerSettings
 
 import pytest
@@ -201,3 +202,35 @@ def test_settings_are_not_changed_by_mistake(monkeypatch, kind, words):
     for field in dataclasses.fields(settings):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(settings, field.name, None)
+
+
+def test_the_seed_of_a_run_is_that_of_its_beginning(monkeypatch, capsys, tmp_path):
+    drawn = {server_settings(monkeypatch).seed for _ in range(3)}
+    assert len(drawn) == 3 and all(0 <= seed < 2**32 for seed in drawn)
+    RunFile(tmp_path, 7, {}).save()
+    assert server_settings(monkeypatch, "--resume", tmp_path).seed == 7
+    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 7).seed == 7
+    message = mistake(capsys, server_settings, monkeypatch, "--resume", tmp_path, "--seed", 8)
+    assert message.startswith(f"server.py: argument --seed: the run in {tmp_path} has seed 7")
+    (tmp_path / "run.json").unlink()  # of a run before there were seeds
+    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 8).seed == 8
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1.5", "4294967296", ""])
+def test_no_seeds(monkeypatch, capsys, value):
+    message = mistake(capsys, server_settings, monkeypatch, f"--seed={value}")
+    expected = f"must be a whole number, from 0 to 4294967295, not {value!r}"
+    assert message.startswith(f"server.py: argument --seed: {expected}")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x", "nan", "inf", "Auto", ""])
+def test_no_fit_seconds(monkeypatch, capsys, value):
+    message = mistake(capsys, server_settings, monkeypatch, f"--fit_seconds={value}")
+    assert message.startswith(f"server.py: argument --fit_seconds: must be a number of seconds above 0, not {value!r}")
+
+
+def test_fit_seconds(monkeypatch):
+    assert [server_settings(monkeypatch, "--fit_seconds", value).fit_seconds for value in ("auto", 2.5)] == [
+        "auto",
+        2.5,
+    ]
