@@ -194,13 +194,15 @@ def draw(all_runs: dict[tuple[str, str], Runs], picture: Path) -> None:
         grid = np.linspace(0, end, 500)
         for mode in sorted(runs, key=modes.index):
             curve = [np.median([accuracy_at(at, points) for points in runs[mode].values()]) for at in grid]
-            axis.plot(grid, 100 * np.array(curve), color=f"C{modes.index(mode)}", label=mode.replace("=", " "))
+            label = "whole epochs" if mode == "whole" else f"--{mode.replace('=', ' ')}"
+            axis.plot(grid, 100 * np.array(curve), color=f"C{modes.index(mode)}", label=label)
         bottom = 100 * KINDS[kind].target - 15
         axis.set(
             title=f"{kind}, {data} data", xlabel="seconds", ylabel="accuracy on test images, %", ylim=(bottom, None)
         )
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower right")
+    lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
     figure.savefig(picture, dpi=110)
 
 
