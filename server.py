@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def fit_config(server_round: int, args: argparse.Namespace) -> dict[str, Scalar]:
-    """Return what the clients are told about a round of training, besides the global model."""
+    """Return what the clients are told about a round of training, besides the model, a seed and `--fit_seconds`."""
     return {"server_round": server_round, "epochs": args.epochs, "batch_size": args.batch_size}
 
 
