@@ -43,7 +43,8 @@ def open_files(files: Sequence[Path]) -> tuple[datasets.Dataset, np.ndarray]:
         tables = []
         for path in files:
             with path.open("rb") as file:  # a name would be taken for a pattern or an address
-                tables.append(pyarrow.parquet.read_table(file))
+                # Without threads: they can still be there, and abort the process, when it ends soon.
+                tables.append(pyarrow.parquet.read_table(file, use_threads=False, pre_buffer=False))
         table = pyarrow.concat_tables(tables)
         rows = datasets.Dataset(table, fingerprint="parquet")  # else it is computed: seconds
         return rows, table.column("label").to_numpy()
