@@ -36,14 +36,14 @@ class Run(NamedTuple):
     def accuracies(self, column: str) -> dict[int, float]:
         """Return by round what is known of a column of rounds.csv, in order."""
         known = {int(row["round"]): number(row.get(column, "")) for row in self.tables["rounds.csv"]}
-        return {server_round: known[server_round] for server_round in sorted(known) if _is_known(known[server_round])}
+        return {server_round: value for server_round, value in sorted(known.items()) if math.isfinite(value)}
 
     def cost(self, name: str, last_round: int) -> tuple[float, bool]:
         """Return what is known of a cost until the end of a round, NaN if nothing is, and whether that is all."""
         table, column, _ = COSTS[name]
         rows = [row for row in self.tables[table] if int(row["round"]) <= last_round]
         values = [number(row.get(column, "")) for row in rows]
-        known = [value for value in values if _is_known(value)]
+        known = [value for value in values if math.isfinite(value)]
         is_whole = len(known) == len(values) and len({row["round"] for row in rows}) == last_round
         return math.fsum(known) if known else math.nan, is_whole
 
@@ -153,8 +153,4 @@ def _cell(run: Run, cost: str, last_round: int | None) -> str:
     if last_round is None:
         return "-"
     total, is_whole = run.cost(cost, last_round)
-    return f"{total:.{COSTS[cost][2]}f}{'' if is_whole else '+'}" if _is_known(total) else ""
-
-
-def _is_known(value: float) -> bool:
-    return math.isfinite(value)
+    return f"{total:.{COSTS[cost][2]}f}{'' if is_whole else '+'}" if math.isfinite(total) else ""

@@ -8,7 +8,7 @@ import time
 from federation import checkpoint
 
 import pytest
-from processes import ROOT, free_address
+from processes import free_address
 
 SERVER = "--rounds", 3, "--min_num_clients", 2
 SCRIPTS = ["client_pytorch.py", pytest.param("client_tf.py", marks=pytest.mark.slow)]
@@ -108,8 +108,7 @@ def test_a_fit_depends_on_its_seed_and_not_on_the_fits_before(start, framework, 
         "    arrays, *_ = flower_client.fit([array.copy() for array in initial], config)\n"
         "    print('fit', seed, zlib.crc32(b''.join(array.tobytes() for array in arrays)))\n"
     )
-    path = ROOT  # for the imports
-    several, alone = start("-c", code, 1, 2, 1, cwd=path), start("-c", code, 2, cwd=path)
+    several, alone = start("-c", code, 1, 2, 1), start("-c", code, 2)
     assert (several.exit_code(), alone.exit_code()) == (0, 0), several.output + alone.output
     one, two, one_again = (line for line in several.own_lines if line.startswith("fit "))
     assert one == one_again and one.split()[-1] != two.split()[-1]

@@ -50,7 +50,9 @@ class AdamW:
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         import torch
+        from torch.optim.adamw import adamw
 
+        self.update = torch.no_grad()(adamw)
         self.parameters = list(parameters)
         self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.variances = [torch.zeros_like(parameter) for parameter in self.parameters]
@@ -60,12 +62,8 @@ class AdamW:
 
     def step(self, learning_rate: float) -> None:
         """Update the model's parameters from their gradients."""
-        from torch import no_grad
-        from torch.optim.adamw import adamw
-
         gradients = [parameter.grad for parameter in self.parameters]
-        with no_grad():
-            adamw(
-                self.parameters, gradients, self.means, self.variances, [], self.steps, fused=self.fused,
-                lr=learning_rate, weight_decay=0.01, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, maximize=False,
-            )  # fmt: skip
+        self.update(
+            self.parameters, gradients, self.means, self.variances, [], self.steps, fused=self.fused,
+            lr=learning_rate, weight_decay=0.01, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, maximize=False,
+        )  # fmt: skip
