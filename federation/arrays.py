@@ -1,11 +1,10 @@
-"""Numbers from the network: single ones, and the arrays of a model."""
+"""Numbers from the network: single ones, and types of numbers."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from flwr.common import NDArrays, Parameters, parameters_to_ndarrays
 
 
 def as_number(value: object) -> float | None:
@@ -13,22 +12,6 @@ def as_number(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None
-
-
-def decode(parameters: Parameters) -> NDArrays:
-    """Return the arrays in `parameters`; raises ValueError, with the reason, if they are not a model's."""
-    try:
-        arrays = parameters_to_ndarrays(parameters)
-    except Exception as error:  # bytes from the network: NumPy raises whatever its reading stumbles over
-        raise ValueError(f"its bytes are no arrays ({type(error).__name__})") from error
-    for i, array in enumerate(arrays):
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"array {i} holds no numbers but {array.dtype}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"array {i} has NaN or infinity in it")
-    if not arrays:
-        raise ValueError("it has no arrays")
-    return arrays
 
 
 def in_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -12,10 +12,10 @@ from federation.files import replaced
 from federation.tables import Rows, number, read_table
 
 TESTED_ON = {"central_accuracy": "the server's test images", "accuracy": "the clients' validation images"}
-COSTS = {  # by their name here: table, column, digits
-    "seconds": ("rounds.csv", "seconds", 1),
-    "megabytes": ("clients.csv", "megabytes", 1),
-    "joules": ("clients.csv", "energy_j", 0),
+COSTS = {  # by their name here: table, columns, digits
+    "seconds": ("rounds.csv", ["seconds"], 1),
+    "megabytes": ("clients.csv", ["sent_mb", "received_mb"], 1),
+    "joules": ("clients.csv", ["energy_j"], 0),
 }
 TOLERANCE = 1e-6  # TensorFlow's accuracies are float32: its 0.9 is 0.89999998
 MARK = b"federation.server.compare"  # in the pictures that are made here, and may be replaced
@@ -40,9 +40,9 @@ class Run(NamedTuple):
 
     def cost(self, name: str, last_round: int) -> tuple[float, bool]:
         """Return what is known of a cost until the end of a round, NaN if nothing is, and whether that is all."""
-        table, column, _ = COSTS[name]
+        table, columns, _ = COSTS[name]
         rows = [row for row in self.tables[table] if int(row["round"]) <= last_round]
-        values = [number(row.get(column, "")) for row in rows]
+        values = [sum(number(row.get(column, "")) for column in columns) for row in rows]
         known = [value for value in values if math.isfinite(value)]
         is_whole = len(known) == len(values) and len({row["round"] for row in rows}) == last_round
         return math.fsum(known) if known else math.nan, is_whole

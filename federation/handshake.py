@@ -13,10 +13,13 @@ import hmac
 import json
 import secrets
 import zlib
-from typing import Mapping, Sequence, get_type_hints
+from typing import TYPE_CHECKING, Mapping, Sequence, get_type_hints
 
 import numpy as np
 from flwr.common import Scalar
+
+if TYPE_CHECKING:
+    from flwr.server.client_proxy import ClientProxy  # which clients need not import
 
 MAX_TEXT = 300  # characters; what strangers send ends up on a terminal and in files
 
@@ -47,11 +50,13 @@ class Identity:
     alpha: str = ""  # the flag --alpha; empty: the data set is cut evenly
     classes: str = ""  # see `class_list`; empty: the data set's own
     versions: str = ""  # of Python and the packages; not compared
+    understands: str = ""  # in which forms it can be sent a model, see federation/transfer.py; not compared
 
     @classmethod
     def read(cls, properties: Mapping[str, Scalar]) -> Identity | None:
         """Return the identity in a client's properties; None if there is none: a plain Flower client."""
-        properties = {"alpha": cls.alpha, "classes": cls.classes, "versions": cls.versions, **properties}
+        optional = {field.name: "" for field in dataclasses.fields(cls) if field.default == ""}
+        properties = {**optional, **properties}
         kinds = get_type_hints(cls)
         if any(type(properties.get(name)) is not kind for name, kind in kinds.items()):
             return None
@@ -60,6 +65,27 @@ class Identity:
 
     def __str__(self) -> str:
         return f"client {self.cid} on {self.device}"
+
+
+def connection_of(client: ClientProxy) -> str:
+    """Return the name of a client's connection, which Flower makes up and calls `cid`: it is not the flag --cid."""
+    return client.cid
+
+
+def identity_of(client: ClientProxy) -> Identity | None:
+    """Return who an admitted client is; None for a plain Flower client."""
+    return Identity(**client.properties) if client.properties else None  # type: ignore[arg-type]  # by the client manager
+
+
+def name_of(client: ClientProxy) -> str:
+    """Return how to call a client in messages."""
+    return str(identity_of(client) or f"plain Flower client {connection_of(client)[:8]}")
+
+
+def key_of(client: ClientProxy) -> tuple[bool, int, str]:
+    """Return what tells clients apart over their connections and sorts them: by --cid, plain Flower clients last."""
+    identity = identity_of(client)
+    return (True, 0, connection_of(client)) if identity is None else (False, identity.cid, "")
 
 
 def fingerprint(model: Sequence[np.ndarray]) -> str:
@@ -103,7 +129,10 @@ def answer(config: Mapping[str, Scalar], identity: Identity, token: bytes | None
 
 def proof(token: bytes, nonce: object, identity: Identity) -> str:
     """Return what only a client with the token can answer to a question with `nonce`, in hexadecimal."""
-    message = json.dumps([nonce, *dataclasses.astuple(identity)])
+    values = [*dataclasses.astuple(identity)]
+    while not values[-1]:  # what an older version does not have says nothing at the end
+        values.pop()
+    message = json.dumps([nonce, *values])
     return hmac.new(token, message.encode(), hashlib.sha256).hexdigest()
 
 

@@ -54,15 +54,20 @@ class Table:
         self._text += text.getvalue()
 
     def save(self) -> None:
-        """Write the file, or set `trouble`."""
+        """Write the file, or set `trouble`; tell when that changes."""
         if self._in_file == self._text or (self.is_optional and not self._in_file and not self.rows):
             return
+        before = self.trouble
         try:
             self._write(self.path)
         except OSError as error:
             self.trouble = error.strerror or str(error)
+            if not before:
+                print(f"cannot write {self.path} ({self.trouble}): its rows are kept, and tried again after each round")
         else:
             self._in_file, self.trouble = self._text, ""
+            if before:
+                print(f"{self.path} is written again, and complete")
 
     def rescue(self) -> str:
         """Put the whole table into another file if this one lacks rows; return what to tell about that, if anything.

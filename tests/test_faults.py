@@ -505,7 +505,7 @@ BROKEN = {
 @pytest.mark.parametrize("part", BROKEN)
 def test_an_error_in_the_servers_own_code(start, start_device, address, results, part):
     code = (
-        "import server; from federation.server import report, strategy\n"
+        "import server; from federation import report; from federation.server import strategy\n"
         "def broken(*_, **__): print('here it breaks', flush=True); 1 / 0\n"
         f"{BROKEN[part]}\nserver.main()"
     )

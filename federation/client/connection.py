@@ -22,6 +22,7 @@ from federation.handshake import Identity, Refused, class_list, fingerprint, pri
 from federation.keepalive import watch_connections
 from federation.partition_file import read_classes
 from federation.tls import warn_if_readable
+from federation.transfer import UNDERSTOOD
 
 from flwr.client import NumPyClient
 
@@ -47,6 +48,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
         alpha="" if settings.partition.alpha is None else str(settings.partition.alpha),
         classes=class_list(read_classes(settings.partition.path)),
         versions=printable(versions()),
+        understands=UNDERSTOOD,
     )
     wrapper = ClientWrapper(client, identity, settings.token)
     watch_connections(split_address(settings.server_address)[1])

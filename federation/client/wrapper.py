@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import traceback
 from typing import Any, Callable
@@ -10,6 +9,7 @@ from typing import Any, Callable
 from federation import handshake
 from federation.client.device import vital_signs
 from federation.client.wire import failure
+from federation.transfer import LACKS, Inbound, Lacks, digest
 
 import numpy as np
 from flwr.client import NumPyClient
@@ -19,6 +19,8 @@ from flwr.common import (
     EvaluateRes,
     FitIns,
     FitRes,
+    GetParametersIns,
+    GetParametersRes,
     GetPropertiesIns,
     GetPropertiesRes,
     Scalar,
@@ -37,14 +39,15 @@ class ClientWrapper:
         self.client = client.to_client()
         self.identity = identity
         self.token = token
-        self.last_digest = b""  # of the last fit's instruction
+        self.inbound = Inbound()
+        self.last_fit: object = None  # what it was to do with which model
         self.last_result: FitRes | None = None
 
     def answer(self, task: str, instruction: Any) -> Any:
         """Return Flower's result of a task, such as "fit"; raises Refused if the server does not want this client."""
         tasks: dict[str, Callable[[Any], Any]] = {
             "get_properties": self._get_properties,
-            "get_parameters": self.client.get_parameters,
+            "get_parameters": self._get_parameters,
             "fit": self._fit,
             "evaluate": self._evaluate,
         }
@@ -52,6 +55,8 @@ class ClientWrapper:
             return tasks[task](instruction)
         except handshake.Refused:
             raise
+        except Lacks:
+            return failure(task, LACKS)
         except Exception as error:
             traceback.print_exc()
             return failure(task, f"{type(error).__name__}: {error}")
@@ -59,28 +64,29 @@ class ClientWrapper:
     def _get_properties(self, instruction: GetPropertiesIns) -> GetPropertiesRes:
         return GetPropertiesRes(Status(Code.OK, ""), handshake.answer(instruction.config, self.identity, self.token))
 
+    def _get_parameters(self, instruction: GetParametersIns) -> GetParametersRes:
+        result = self.client.get_parameters(instruction)
+        self.inbound.receive(result.parameters)  # as the initial model, it will come back
+        return result
+
     def _fit(self, instruction: FitIns) -> FitRes:
         """Let the client train; if the connection broke and the server asks for the same again, do not train again."""
-        digest = _digest(instruction)
-        if digest == self.last_digest and self.last_result is not None:
+        this_fit = digest(instruction.parameters), sorted(instruction.config.items())
+        if this_fit == self.last_fit and self.last_result is not None:
             print(f"{_round(instruction)}: sending the result again")
             return self.last_result
         self.last_result = None  # not in memory while it trains
-        self.last_result = _measured("fit", self.client.fit, instruction)
-        self.last_digest = digest
-        return self.last_result
+        instruction.parameters = self.inbound.receive(instruction.parameters)
+        result = _measured("fit", self.client.fit, instruction)
+        result.parameters = self.inbound.answer(result.parameters)
+        self.inbound.forget()  # the next model is another one
+        self.last_fit, self.last_result = this_fit, result
+        return result
 
     def _evaluate(self, instruction: EvaluateIns) -> EvaluateRes:
         self.last_result = None  # the server has it, or does not want it any more
+        instruction.parameters = self.inbound.receive(instruction.parameters)
         return _measured("evaluate", self.client.evaluate, instruction)
-
-
-def _digest(instruction: FitIns) -> bytes:
-    """Return a hash of an instruction: of the model and what is to be done with it."""
-    digest = hashlib.sha256(repr(sorted(instruction.config.items())).encode())
-    for tensor in instruction.parameters.tensors:
-        digest.update(tensor)
-    return digest.digest()
 
 
 def _measured(task: str, call: Callable[[Any], Any], instruction: FitIns | EvaluateIns) -> Any:

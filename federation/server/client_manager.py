@@ -7,7 +7,18 @@ import threading
 from collections import deque
 from dataclasses import asdict
 
-from federation.handshake import Identity, Refused, check, mismatch, question, refusal
+from federation.handshake import (
+    Identity,
+    Refused,
+    check,
+    connection_of,
+    identity_of,
+    key_of,
+    mismatch,
+    name_of,
+    question,
+    refusal,
+)
 
 from flwr.common import GetPropertiesIns, ReconnectIns
 from flwr.server.client_manager import ClientManager
@@ -15,27 +26,6 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
 
 GREETING_TIMEOUT = 30  # seconds
-
-
-def connection_of(client: ClientProxy) -> str:
-    """Return the name of a client's connection, which Flower makes up and calls `cid`: it is not the flag --cid."""
-    return client.cid
-
-
-def identity_of(client: ClientProxy) -> Identity | None:
-    """Return who an admitted client is; None for a plain Flower client."""
-    return Identity(**client.properties) if client.properties else None  # type: ignore[arg-type]  # see _admit
-
-
-def name_of(client: ClientProxy) -> str:
-    """Return how to call a client in messages."""
-    return str(identity_of(client) or f"plain Flower client {connection_of(client)[:8]}")
-
-
-def key_of(client: ClientProxy) -> tuple[bool, int, str]:
-    """Return what tells clients apart over their connections and sorts them: by --cid, plain Flower clients last."""
-    identity = identity_of(client)
-    return (True, 0, connection_of(client)) if identity is None else (False, identity.cid, "")
 
 
 class DeviceClientManager(ClientManager):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, List, Tuple
 
-from federation.server.client_manager import DeviceClientManager, identity_of, key_of
+from federation.handshake import identity_of, key_of
+from federation.server.client_manager import DeviceClientManager
+from federation.transfer import UNDERSTOOD, Outbound, lacks_the_model, size
 
 from flwr.server.client_proxy import ClientProxy
 
@@ -29,13 +31,26 @@ class Answer:
 
 
 class Dispatch:
-    """Calls `task`, a method of ClientProxy such as "fit", of many clients; takes `timeout` seconds at the most."""
+    """Calls `task`, a method of ClientProxy such as "fit", of many clients; takes `timeout` seconds at the most.
 
-    def __init__(self, clients: DeviceClientManager, task: str, server_round: int, timeout: float) -> None:
+    Instructions with the global model, `outbound`, go out in the shortest form that the client understands. `traffic`
+    is what was sent and received: a client and the bytes of a model in either direction.
+    """
+
+    def __init__(
+        self,
+        clients: DeviceClientManager,
+        task: str,
+        server_round: int,
+        timeout: float,
+        outbound: Outbound | None = None,
+    ) -> None:
         self.clients = clients
         self.task = task
         self.server_round = server_round
         self.timeout = timeout
+        self.outbound = outbound
+        self.traffic: list[tuple[ClientProxy, int, int]] = []
         self.instructions: dict[ClientProxy, Any] = {}
         self.at_work: set[ClientProxy] = set()
         self.lost: dict[ClientProxy, Answer] = {}  # clients that may come back, and what to answer if they do not
@@ -50,9 +65,9 @@ class Dispatch:
         `patience` seconds.
         """
         answers: list[Answer] = []
+        self.give_up_at = give_up_at = time.monotonic() + self.timeout
         for client, instruction in instructions:
             self._send(client, instruction)
-        give_up_at = time.monotonic() + self.timeout
         while self.at_work or self.lost:
             now = time.monotonic()
             if now > give_up_at:
@@ -77,16 +92,22 @@ class Dispatch:
         answers += [Answer(client, reason="no answer in time") for client in self.at_work]
         return sorted(answers, key=lambda answer: key_of(answer.client))
 
-    def _send(self, client: ClientProxy, instruction: Any) -> None:
+    def _send(self, client: ClientProxy, instruction: Any, is_again: bool = False) -> None:
         self.instructions[client] = instruction
         self.at_work.add(client)
         self.clients.start_work(client)
-        threading.Thread(target=self._wait_for_answer, args=(client, instruction), daemon=True).start()
+        threading.Thread(target=self._wait_for_answer, args=(client, instruction, is_again), daemon=True).start()
 
-    def _wait_for_answer(self, client: ClientProxy, instruction: Any) -> None:
+    def _wait_for_answer(self, client: ClientProxy, instruction: Any, is_again: bool) -> None:
         try:
-            # Always with a timeout: without, Flower applies that of the previous call.
-            result = getattr(client, self.task)(instruction, self.timeout + LATER, group_id=self.server_round)
+            for form in self._forms(client, instruction, is_again):
+                self.traffic.append((client, size(form), 0))
+                # Always with a timeout: without, Flower applies that of the previous call.
+                seconds = self.give_up_at + LATER - time.monotonic()
+                result = getattr(client, self.task)(form, seconds, group_id=self.server_round)
+                self.traffic.append((client, 0, size(result)))
+                if not lacks_the_model(result):
+                    break
         except Exception as error:
             self.arrivals.put(Answer(client, reason=f"its connection ended ({type(error).__name__})"))
             time.sleep(1)  # meanwhile, a client whose connection has ended is unregistered
@@ -94,6 +115,14 @@ class Dispatch:
         else:
             self.clients.end_work(client)
             self.arrivals.put(Answer(client, result))
+
+    def _forms(self, client: ClientProxy, instruction: Any, is_again: bool) -> list[Any]:
+        """Return the instruction in the forms to send, the next one each time that the client lacks the model."""
+        identity = identity_of(client)
+        if self.outbound is None or identity is None or identity.understands != UNDERSTOOD:
+            return [instruction]
+        forms = self.outbound.forms(instruction.parameters, is_again)
+        return [replace(instruction, parameters=parameters) for parameters in forms]
 
     def _send_again(self) -> None:
         """Ask the clients again that have a new connection, whether or not the old one is known to be lost."""
@@ -110,4 +139,4 @@ class Dispatch:
                 self.restarted.add(old.cid)
             self.at_work.discard(client)
             self.lost.pop(client, None)
-            self._send(newer, self.instructions[client])
+            self._send(newer, self.instructions[client], is_again=True)

@@ -27,6 +27,7 @@ class ServerSettings:
     resumed: checkpoint.Checkpoint | None  # None: a new run
     seed: int
     fit_seconds: float | str | None  # "auto": what suits the clients; None: as long as they need
+    half_precision: bool  # models travel as float16
     flags: Mapping[str, Any]  # all of the command line, for run.json
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
     token: bytes | None
@@ -53,6 +54,7 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
         resumed=resumed,
         seed=draw_seed() if seed is None else seed,
         fit_seconds=args.fit_seconds,
+        half_precision=args.half_precision,
         flags={**vars(args), "resume": args.resume and folder},
         certificates=args.certificates,
         token=args.token,
@@ -80,6 +82,11 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
         metavar="SECONDS|auto",
         help="how long a client trains at the most in a round; what it has done by then counts; auto: as the clients' "
         "speeds suggest (default: until its epochs are done)",
+    )
+    parser.add_argument(
+        "--half_precision",
+        action="store_true",
+        help="send and receive models rounded to float16, in less than half the bytes (default: as they are)",
     )
     parser.add_argument(
         "--seed",

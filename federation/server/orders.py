@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import List, Tuple
 
 from federation.arrays import as_number
+from federation.handshake import key_of
 from federation.seeds import derive
-from federation.server.client_manager import key_of
 
 from flwr.common import FitIns, FitRes, Scalar
 from flwr.server.client_proxy import ClientProxy

@@ -9,19 +9,20 @@ from dataclasses import replace
 from typing import Any, Callable, List, Tuple, Union
 
 from federation import checkpoint
-from federation.arrays import as_number, decode, in_type
+from federation.arrays import as_number, in_type
 from federation.checkpoint import Checkpoint
-from federation.handshake import printable
+from federation.handshake import connection_of, identity_of, key_of, name_of, printable
+from federation.report import Report
 from federation.run_file import RunFile
 from federation.seeds import derive
 from federation.server import validation
-from federation.server.client_manager import DeviceClientManager, connection_of, identity_of, key_of, name_of
+from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import Answer, Dispatch, Instructions
 from federation.server.flags import ServerSettings
 from federation.server.orders import Orders
-from federation.server.report import Report
+from federation.transfer import Outbound, decode
 
-from flwr.common import Code, GetParametersIns, NDArrays, Parameters, ReconnectIns, ndarrays_to_parameters
+from flwr.common import Code, GetParametersIns, NDArrays, Parameters, ReconnectIns
 from flwr.server import Server
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.history import History
@@ -66,10 +67,12 @@ class DeviceServer(Server):
             signal.signal(number, signal.default_int_handler)
         self.run_file.save()
         first_round = self.checkpoint.round + 1
+        self.outbound = Outbound(self.checkpoint.model, self.settings.half_precision)
         for server_round in range(first_round, num_rounds + 1):
             self._wait_for_clients(server_round)
             if not self.checkpoint.model:
                 self.checkpoint = replace(self.checkpoint, model=self._initial_model())
+                self.outbound = Outbound(self.checkpoint.model, self.settings.half_precision)
                 self._wait_for_clients(server_round)  # if one has left over that
             self.clients.is_fixed = True
             self.clients.random = random.Random(derive(self.settings.seed, "sample", server_round))
@@ -122,7 +125,7 @@ class DeviceServer(Server):
     def _train(self, server_round: int) -> tuple[int, int]:
         """Have clients train and keep the new global model; return the numbers of results and failures."""
         model = self.checkpoint.model
-        instructions = self.strategy.configure_fit(server_round, ndarrays_to_parameters(model), self.clients)
+        instructions = self.strategy.configure_fit(server_round, self.outbound.whole, self.clients)
         instructions = self.orders.complete(server_round, instructions)
         results, failures = self._ask("fit", server_round, instructions, lambda res: validation.check_fit(res, model))
         parameters, _ = self.strategy.aggregate_fit(server_round, results, failures)
@@ -137,6 +140,7 @@ class DeviceServer(Server):
             )
             checkpoint.save(self.report.folder, new)
             self.checkpoint = new
+            self.outbound = Outbound(new.model, self.settings.half_precision, is_new=True)
         self.orders.learn(instructions, results)
         for client, result in results:
             self.report.add_fit(client, result)
@@ -146,7 +150,7 @@ class DeviceServer(Server):
 
     def _evaluate(self, server_round: int, num_fitted: int, fit_failures: int) -> None:
         """Have the global model tested, here if the strategy can and by clients, which ends the round."""
-        parameters = ndarrays_to_parameters(self.checkpoint.model)
+        parameters = self.outbound.whole
         central = self.strategy.evaluate(server_round, parameters)
         if central is not None:
             self.report.add_central_evaluation(*central)
@@ -161,7 +165,10 @@ class DeviceServer(Server):
     def _ask(
         self, task: str, server_round: int, instructions: Any, check: Callable[[Any], object]
     ) -> tuple[Results, Failures]:
-        answers = Dispatch(self.clients, task, server_round, self.settings.round_timeout).run(instructions)
+        dispatch = Dispatch(self.clients, task, server_round, self.settings.round_timeout, self.outbound)
+        answers = dispatch.run(instructions)
+        self.outbound.is_new = False
+        self.report.add_traffic(dispatch.traffic)
         return _sort_out(f"round {server_round}: {task}", answers, check)
 
 

@@ -12,8 +12,8 @@ from typing import NoReturn
 from federation import MAX_MESSAGE_BYTES
 from federation.addresses import reachable_addresses, split_address
 from federation.keepalive import watch_connections
+from federation.report import Report
 from federation.server.flags import ServerSettings
-from federation.server.report import Report
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.tls import warn_if_readable
 

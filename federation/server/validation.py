@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from federation.arrays import as_number, decode, in_type
+from federation.arrays import as_number, in_type
+from federation.transfer import WHOLE, decode
 
 from flwr.common import EvaluateRes, FitRes, NDArrays, ndarrays_to_parameters
 
@@ -12,16 +13,17 @@ MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger n
 def check_fit(result: FitRes, model: NDArrays) -> None:
     """Raise ValueError, with the reason, if the result of a training cannot be averaged with others.
 
-    It needs as many arrays as the global `model`, of the same shapes. If their numbers are of another type, such as
-    float64, `result` gets them in the model's.
+    It needs as many arrays as the global `model`, of the same shapes. If it is a difference, or its numbers are of
+    another type, such as float64, `result` gets the whole in the model's types.
     """
-    arrays = decode(result.parameters)
+    arrays = decode(result.parameters, model)
     if len(arrays) != len(model):
         raise ValueError(f"it has {len(arrays)} arrays, the global model {len(model)}")
     for i, (array, expected) in enumerate(zip(arrays, model)):
         if array.shape != expected.shape:
             raise ValueError(f"array {i} is of shape {array.shape}, the global model's of {expected.shape}")
-    if any(array.dtype != expected.dtype for array, expected in zip(arrays, model)):
+    is_ready = result.parameters.tensor_type == WHOLE
+    if not is_ready or any(array.dtype != expected.dtype for array, expected in zip(arrays, model)):
         arrays = [in_type(array, expected.dtype) for array, expected in zip(arrays, model)]
         result.parameters = ndarrays_to_parameters(arrays)
     _check_number(result.num_examples)

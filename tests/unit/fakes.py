@@ -10,8 +10,8 @@ import time
 from dataclasses import replace
 from typing import Any, Callable
 
-from federation.handshake import Identity, answer
-from federation.server.client_manager import DeviceClientManager, connection_of
+from federation.handshake import Identity, answer, connection_of
+from federation.server.client_manager import DeviceClientManager
 
 import numpy as np
 from cryptography import x509

@@ -8,8 +8,8 @@ import sys
 
 from federation import files
 from federation.comparison import COLOURS, TESTED_ON, Comparison, png, read_run
+from federation.report import TABLES
 from federation.server import compare
-from federation.server.report import TABLES
 from federation.tables import Table
 
 import pytest
@@ -24,7 +24,7 @@ def write_run(folder, central=(), clients=(), seconds=1.5, costs=()):
         known = {"central_accuracy": [*central, *[""] * 99][i], "accuracy": [*clients, *[""] * 99][i]}
         rounds.add([{"round": i + 1, "seconds": seconds, **known}])
     rounds.save()
-    table = Table(folder / "clients.csv", [*dict.fromkeys([*TABLES["clients.csv"], "megabytes", "energy_j"])])
+    table = Table(folder / "clients.csv", [*dict.fromkeys([*TABLES["clients.csv"], "energy_j"])])
     table.add(costs)
     table.save()
     return folder
@@ -98,10 +98,10 @@ def test_what_is_no_number_is_no_accuracy(tmp_path, word):
 
 def test_megabytes_and_joules_where_they_are_known(tmp_path):
     costs = [
-        {"round": 1, "cid": 0, "megabytes": 1.25, "energy_j": 10},
-        {"round": 1, "cid": 1, "megabytes": 1.25, "energy_j": ""},
-        {"round": 2, "cid": 0, "megabytes": 1.25, "energy_j": 20.4},
-        {"round": 3, "cid": 0, "megabytes": 1000, "energy_j": 1000},
+        {"round": 1, "cid": 0, "sent_mb": 0.75, "received_mb": 0.5, "energy_j": 10},
+        {"round": 1, "cid": 1, "sent_mb": 0.75, "received_mb": 0.5, "energy_j": ""},
+        {"round": 2, "cid": 0, "sent_mb": 0.75, "received_mb": 0.5, "energy_j": 20.4},
+        {"round": 3, "cid": 0, "sent_mb": 1000, "received_mb": 0, "energy_j": 1000},
     ]
     known = write_run(tmp_path / "known", [0.5, 0.9, 0.9], costs=costs)
     unknown = write_run(tmp_path / "unknown", [0.9])

@@ -29,7 +29,7 @@ def test_an_identity_is_read_from_properties():
     assert str(SOMEBODY) == "client 0 on pi0 (a board)"
 
 
-@pytest.mark.parametrize("name", asdict(SOMEBODY).keys() - {"alpha", "classes", "versions"})
+@pytest.mark.parametrize("name", asdict(SOMEBODY).keys() - {"alpha", "classes", "versions", "understands"})
 def test_nobody_without_each_of_the_properties(name):
     properties = asdict(SOMEBODY)
     del properties[name]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from federation import history, tables
 from federation.checkpoint import Checkpoint
-from federation.server.report import TABLES, Report
+from federation.report import TABLES, Report
 from federation.tables import read_table
 
 import pytest
@@ -61,13 +61,13 @@ def test_a_round_is_told(tmp_path, capsys):
     report.add_central_evaluation(0.25, {"accuracy": 0.95})
     report.add_fit(member(1), fit_result(MODEL, 20, train_loss=0.5, seconds=1.5, temperature_c=61.5))
     report.add_fit(member(0), fit_result(MODEL, 10, secret=1.0, temperature_c="=1+1", peak_memory_mb=200))
-    report.add_evaluation(member(1), evaluation(0.75, 5, accuracy=0.9, seconds=0.1))
+    report.add_evaluation(member(1), evaluation(0.75, 5, accuracy=0.9, seconds=0.1, sent_mb=99))
+    report.add_traffic([(member(1), 2_000_000, 0), (member(2), 5, 0), (member(1), 0, 1_250_000), (member(1), 1, 0)])
     assert read_table(tmp_path / "rounds.csv") == []  # it is added as a whole
     report.end_round(2, 1, 0.75, None)
     line = capsys.readouterr().out
-    expected = (
-        "round 4: 2 results and 1 failures, loss 0.7500, central loss 0.2500, central accuracy 0.9500, SECONDS s\n"
-    )
+    losses = "loss 0.7500, central loss 0.2500, central accuracy 0.9500"
+    expected = f"round 4: 2 results and 1 failures, {losses}, 3.25 MB, SECONDS s\n"
     assert re.sub(r"\d+\.\d s", "SECONDS s", line) == expected
     (row,) = read_table(tmp_path / "rounds.csv")
     assert 0 <= float(row.pop("seconds")) < 5
@@ -76,8 +76,9 @@ def test_a_round_is_told(tmp_path, capsys):
         "central_accuracy": "0.95",
     }  # fmt: skip
     assert [tuple(row.values()) for row in read_table(tmp_path / "clients.csv")] == [
-        ("4", "1", "pi1", "20", "", "0.75", "0.9", "1.5", "0.5", "", "61.5"),  # seconds: of the fit
-        ("4", "0", "pi0", "10", "", "", "", "", "", "200", ""),
+        ("4", "0", "pi0", "10", "", "", "", "", "", "200", "", "", ""),
+        ("4", "1", "pi1", "20", "", "0.75", "0.9", "1.5", "0.5", "", "61.5", "2.000001", "1.25"),  # seconds: of the fit
+        ("4", "2", "pi2", "", "", "", "", "", "", "", "", "5e-06", "0.0"),  # it was asked, and did not answer
     ]
 
 
@@ -122,7 +123,7 @@ def test_no_figures_that_nobody_reported(tmp_path, capsys):
     report = Report(tmp_path)
     report.start_round(1)
     report.end_round(0, 3, None, None)
-    assert re.fullmatch(r"round 1: 0 results and 3 failures, \d\.\d s\n", capsys.readouterr().out)
+    assert re.fullmatch(r"round 1: 0 results and 3 failures, 0\.00 MB, \d\.\d s\n", capsys.readouterr().out)
     assert read_table(tmp_path / "rounds.csv")[0]["loss"] == ""
     assert read_table(tmp_path / "clients.csv") == []
 
@@ -164,8 +165,8 @@ def test_plain_flower_clients_have_a_row_each(tmp_path):
 
 
 def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path):
-    rounds, clients = "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,,0.75,0.9,1.5,,,\r\n"
-    late = "2,2,0,0.5,,,,1.5\r\n", "2,0,pi0,20,,0.75,0.9,1.5,,,\r\n"
+    rounds, clients = "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,,0.75,0.9,1.5,,,,,\r\n"
+    late = "2,2,0,0.5,,,,1.5\r\n", "2,0,pi0,20,,0.75,0.9,1.5,,,,,\r\n"
     write_tables(tmp_path, rounds + late[0], clients + late[1])
     report = Report(tmp_path, Checkpoint(MODEL, round=1, results=2))
     assert (tmp_path / "rounds.csv").read_bytes() == (HEADERS["rounds.csv"] + rounds).encode()
@@ -212,7 +213,7 @@ def test_no_row_is_made_up_for_a_run_without_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("name", ["rounds.csv", "clients.csv"])
 def test_a_table_that_is_missing_is_made(tmp_path, name):
-    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,,0.75,0.9,1.5,,,\r\n")
+    write_tables(tmp_path, "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,,0.75,0.9,1.5,,,,,\r\n")
     (tmp_path / name).unlink()
     Report(tmp_path, Checkpoint(MODEL, round=1, results=2, failures=0))
     assert (tmp_path / name).read_text().startswith(HEADERS[name].strip())
@@ -342,7 +343,7 @@ def test_a_picture_that_cannot_be_drawn_is_no_error(tmp_path, monkeypatch, capsy
     def broken(*_):
         raise error
 
-    monkeypatch.setattr("federation.server.report.draw_history", broken)
+    monkeypatch.setattr("federation.report.draw_history", broken)
     report.draw()
     assert capsys.readouterr().err == f"server.py: cannot draw history.png: {error}\n"
 
@@ -368,7 +369,7 @@ def test_the_picture(tmp_path, monkeypatch):
     del drawn[:]
     (tmp_path / "history.png").unlink()
     rounds = "1,2,0,,0.5,nan,x,1.5\r\n2,2,0,0.25,0.75,,,1.5\r\n"
-    clients = "1,,,20,,,,9,,,\r\n1,10,pi,20,,,,3,,,\r\n2,10,pi,20,,,,,,,\r\n1,9,pi,20,,,,4,,,\r\n2,9"
+    clients = "1,,,20,,,,9,,,,,\r\n1,10,pi,20,,,,3,,,,,\r\n2,10,pi,20,,,,,,,,,\r\n1,9,pi,20,,,,4,,,,,\r\n2,9"
     write_tables(tmp_path, rounds, clients)
     Report(tmp_path, Checkpoint(round=2)).draw()
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")

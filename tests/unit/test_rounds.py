@@ -11,12 +11,13 @@ from pathlib import Path
 
 from federation import checkpoint
 from federation.checkpoint import Checkpoint
+from federation.handshake import key_of
+from federation.report import Report
 from federation.run_file import read as read_run
 from federation.seeds import derive
 from federation.server import rounds
-from federation.server.client_manager import DeviceClientManager, key_of
+from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import ServerSettings
-from federation.server.report import Report
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.server.strategy import DeviceFedAvg, weighted_average
 from federation.tables import read_table
@@ -56,7 +57,14 @@ def make_server(tmp_path):
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def make_server(
-        *clients, strategy=None, num_rounds=1, min_num_clients=None, wait_timeout=10.0, resumed=None, fit_seconds=None
+        *clients,
+        strategy=None,
+        num_rounds=1,
+        min_num_clients=None,
+        wait_timeout=10.0,
+        resumed=None,
+        fit_seconds=None,
+        half_precision=False,
     ):
         minimum = len(clients) if min_num_clients is None else min_num_clients
         settings = ServerSettings(
@@ -69,6 +77,7 @@ def make_server(tmp_path):
             resumed,
             SEED,
             fit_seconds,
+            half_precision,
             {},
             None,
             None,

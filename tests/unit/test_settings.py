@@ -120,6 +120,7 @@ def test_a_server_without_flags(monkeypatch):
         resumed=None,
         seed=settings.seed,
         fit_seconds=None,
+        half_precision=False,
         flags=settings.flags,
         certificates=None,
         token=None,
@@ -132,7 +133,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "token").write_text("0123456789abcdef")
     words = ["--rounds", 7, "--min_num_clients", 4, "--round_timeout", 60, "--wait_timeout", 0.5]
-    words += ["--seed", 11, "--fit_seconds", 2.5]
+    words += ["--seed", 11, "--fit_seconds", 2.5, "--half_precision"]
     words += ["--results_dir", "here", "--certificates", tmp_path, "--token_file", tmp_path / "token"]
     settings = server_settings(monkeypatch, *words)
     assert settings == ServerSettings(
@@ -145,6 +146,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         resumed=None,
         seed=11,
         fit_seconds=2.5,
+        half_precision=True,
         flags=settings.flags,
         certificates=(certificate, certificate, key),
         token=b"0123456789abcdef",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from federation.server.report import TABLES
+from federation.report import TABLES
 from federation.tables import Table, read_table, whole_rows
 
 import pytest

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 
-from federation.arrays import as_number, decode, in_type
+from federation.arrays import as_number, in_type
 from federation.server.validation import MAX_EXAMPLES, check_evaluation, check_fit
+from federation.transfer import decode
 
 import numpy as np
 import pytest

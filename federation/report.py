@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Iterable, Mapping
 
 from federation.arrays import as_number
 from federation.checkpoint import Checkpoint
+from federation.handshake import identity_of, key_of
 from federation.history import draw_history
-from federation.server.client_manager import identity_of, key_of
 from federation.tables import Table
 
 from flwr.common import EvaluateRes, FitRes
@@ -30,7 +30,7 @@ TABLES = {
     ),
     "clients.csv": (
         "round", "cid", "device", "examples", "epochs", "loss", "accuracy", "seconds",
-        "train_loss", "peak_memory_mb", "temperature_c",
+        "train_loss", "peak_memory_mb", "temperature_c", "sent_mb", "received_mb",
     ),
     "classes.csv": ("round", "label", "class", "examples", "accuracy"),
 }  # fmt: skip
@@ -65,7 +65,7 @@ class Report:
     def start_round(self, server_round: int) -> None:
         """Start the clock of a round."""
         self._round: Row = {"round": server_round}
-        self._clients: dict[object, Row] = {}  # by client
+        self._clients: dict[tuple[bool, int, str], Row] = {}  # by client
         self._classes: dict[str, Row] = {}  # by label
         self._started = time.monotonic()
 
@@ -77,6 +77,13 @@ class Report:
         """Add what a client that evaluated the new global model reports; `seconds` stays that of the training."""
         seconds = self._clients.get(key_of(client), {}).get("seconds", "")
         self._client_row(client, result.metrics).update(loss=result.loss, seconds=seconds)
+
+    def add_traffic(self, traffic: Iterable[tuple[ClientProxy, int, int]]) -> None:
+        """Add what was sent to clients and received from them, in bytes."""
+        for client, *sizes in traffic:
+            row = self._client_row(client, {})
+            for column, size in zip(("sent_mb", "received_mb"), sizes):
+                row[column] = round(row.get(column, 0) + size / 1e6, 6)
 
     def add_central_evaluation(self, loss: float, metrics: Mapping[str, object]) -> None:
         """Add the server's own evaluation of the new global model; metrics "of label 7" go to that class."""
@@ -91,7 +98,7 @@ class Report:
         self.seconds = round(time.monotonic() - self._started, 3)  # of the last round
         row = {**self._round, "clients": results, "failures": failures, "loss": loss, "accuracy": accuracy}
         self.tables["rounds.csv"].add([{**row, "seconds": self.seconds}])
-        self.tables["clients.csv"].add(self._clients.values())
+        self.tables["clients.csv"].add(self._clients[key] for key in sorted(self._clients))
         self.tables["classes.csv"].add(self._classes.values())
         self._save()
         figures = [
@@ -99,7 +106,9 @@ class Report:
             for name in ("loss", "accuracy", "central_loss", "central_accuracy")
             if row.get(name) is not None
         ]
-        line = ", ".join([f"{results} results and {failures} failures", *figures, f"{self.seconds:.1f} s"])
+        megabytes = sum(row.get(column, 0) for row in self._clients.values() for column in ("sent_mb", "received_mb"))
+        costs = f"{megabytes:.2f} MB", f"{self.seconds:.1f} s"
+        line = ", ".join([f"{results} results and {failures} failures", *figures, *costs])
         print(f"round {row['round']}: {line}")
 
     def close(self) -> None:
@@ -120,7 +129,7 @@ class Report:
 
     def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
         row = self._clients.setdefault(key_of(client), {"round": self._round["round"]})
-        own = "round", "examples"  # not for a metric to say
+        own = "round", "examples", "sent_mb", "received_mb"  # not for a metric to say
         row.update({name: v for name, v in metrics.items() if name not in own and as_number(v) is not None})
         identity = identity_of(client)
         if identity is not None:
@@ -129,11 +138,4 @@ class Report:
 
     def _save(self) -> None:
         for table in self.tables.values():
-            before = table.trouble
             table.save()
-            if table.trouble and not before:
-                print(
-                    f"cannot write {table.path} ({table.trouble}): its rows are kept, and tried again after each round"
-                )
-            elif before and not table.trouble:
-                print(f"{table.path} is written again, and complete")

@@ -1,0 +1,186 @@
+"""What a model looks like on the wire: whole, as a digest, or in half precision. For both sides.
+
+Flower's `Parameters` say in their `tensor_type` which of these they are:
+
+numpy.ndarray   the arrays, in Flower's own form, which every client understands
+digest          the SHA-256 of a model that the client was sent before
+half precision  the arrays; float16 stands for float32
+difference      what a fit has made of a model; float16 is what has to be added to the model's float32
+
+In half precision, arrays of one dimension (biases, BatchNorm's statistics) stay float32, as do those with numbers
+beyond float16's range. What changes in a fit is small, and float16 rounds relative to that, not to the weight. The
+bytes of these two are put in another order and compressed: the exponents are much alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import Any, Sequence
+
+from federation import MAX_MESSAGE_BYTES
+from federation.arrays import in_type
+
+import numpy as np
+from flwr.common import (
+    NDArrays,
+    Parameters,
+    bytes_to_ndarray,
+    ndarray_to_bytes,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
+
+WHOLE, DIGEST, HALF_PRECISION, DIFFERENCE = "numpy.ndarray", "digest", "half precision", "difference"
+UNDERSTOOD = f"{DIGEST}, {HALF_PRECISION}"  # what clients can be sent, beside whole models
+LACKS = "it lacks that model"  # a client's answer to a digest
+HEADER = 1000  # bytes, at the most, with which NumPy describes an array
+
+
+class Lacks(Exception):
+    """The client does not have the model with the digest that it was sent."""
+
+
+class Outbound:
+    """The global model, ready to be sent in each form; while it `is_new`, no client can have it."""
+
+    def __init__(self, model: NDArrays, half_precision: bool, is_new: bool = False) -> None:
+        self.whole = ndarrays_to_parameters(model)
+        self.shortest = self.whole
+        if half_precision:
+            self.shortest = Parameters([_pack(_halved(array)) for array in model], HALF_PRECISION)
+        self.digest = Parameters([digest(self.shortest)], DIGEST)
+        self.is_new = is_new
+
+    def forms(self, parameters: Parameters, is_sent_again: bool) -> list[Parameters]:
+        """Return in which forms to send a strategy's `parameters`, the next one each time that the client lacks it."""
+        if parameters is not self.whole:  # a strategy may have another model for some client
+            return [parameters]
+        return [self.shortest] if self.is_new and not is_sent_again else [self.digest, self.shortest]
+
+
+class Inbound:
+    """The model that a client was sent last, or that it has sent."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Free the memory."""
+        self.model = Parameters([], WHOLE)
+        self.digest = b""
+        self.is_half = False
+
+    def receive(self, parameters: Parameters) -> Parameters:
+        """Return the model that was sent, in Flower's form; raises Lacks if that is a digest of another one."""
+        if parameters.tensor_type == DIGEST:
+            if digest(parameters) != self.digest:
+                raise Lacks
+        else:
+            self.forget()
+            self.digest = digest(parameters)
+            self.is_half = parameters.tensor_type == HALF_PRECISION
+            self.model = parameters
+            if self.is_half:
+                arrays = [_widened(_unpack(tensor, MAX_MESSAGE_BYTES)) for tensor in parameters.tensors]
+                self.model = ndarrays_to_parameters(arrays)
+        return self.model
+
+    def answer(self, result: Parameters) -> Parameters:
+        """Return what a fit has made of the model, in the form that goes with that in which the model came."""
+        if not self.is_half or len(result.tensors) != len(self.model.tensors):
+            return result
+        pairs = zip(result.tensors, self.model.tensors)
+        return Parameters([_pack(_change(*map(bytes_to_ndarray, pair))) for pair in pairs], DIFFERENCE)
+
+
+def digest(parameters: Parameters) -> bytes:
+    """Return the SHA-256 of a model, in whichever form it is sent."""
+    if parameters.tensor_type == DIGEST:
+        return parameters.tensors[0]
+    sha256 = hashlib.sha256()
+    for tensor in parameters.tensors:
+        sha256.update(tensor)
+    return sha256.digest()
+
+
+def size(message: Any) -> int:
+    """Return how many bytes the model in one of Flower's messages has, such as a FitIns; 0 if there is none."""
+    return sum(map(len, message.parameters.tensors)) if hasattr(message, "parameters") else 0
+
+
+def lacks_the_model(result: Any) -> bool:
+    """Return whether a result, such as a FitRes, says that its client does not have the model with that digest."""
+    return hasattr(result, "status") and result.status.message == LACKS
+
+
+def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays:
+    """Return the arrays in `parameters`; of a difference, those that it makes of `model`.
+
+    Raises ValueError, with the reason, if they are not a model's.
+    """
+    is_difference = parameters.tensor_type == DIFFERENCE
+    if is_difference and len(parameters.tensors) != len(model):
+        raise ValueError(f"it has {len(parameters.tensors)} arrays, the global model {len(model)}")
+    try:
+        if is_difference and model:
+            most = HEADER + max(array.nbytes for array in model)
+            arrays = [_sum(_unpack(tensor, most), old) for tensor, old in zip(parameters.tensors, model)]
+        else:
+            arrays = parameters_to_ndarrays(parameters)
+    except Exception as error:  # bytes from the network: NumPy raises whatever its reading stumbles over
+        raise ValueError(f"its bytes are no arrays ({type(error).__name__})") from error
+    for i, array in enumerate(arrays):
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"array {i} holds no numbers but {array.dtype}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"array {i} has NaN or infinity in it")
+    if not arrays:
+        raise ValueError("it has no arrays")
+    return arrays
+
+
+def _halved(array: np.ndarray) -> np.ndarray:
+    """Return an array in float16 if that is how its like is sent, and if all of its numbers are in range."""
+    if array.dtype != np.float32 or array.ndim < 2:
+        return _widened(array)
+    try:
+        return in_type(array, np.dtype(np.float16))
+    except ValueError:
+        return array
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    """Return an array in float32 if it is in float16, which stands for that on this wire."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _change(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Return what has to be added to the old array, in float16; if that cannot be sent so, the new array."""
+    if new.dtype == old.dtype == np.float32 and new.shape == old.shape:
+        with np.errstate(over="ignore", invalid="ignore"):  # of a training that went wrong
+            change = _halved(new - old)
+        if change.dtype == np.float16:
+            return change
+    return _widened(new)
+
+
+def _sum(change: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Return the new array, given what `_change` returned."""
+    return old + change if change.dtype == np.float16 and change.shape == old.shape else change
+
+
+def _pack(array: np.ndarray) -> bytes:
+    """Return an array compressed: the first bytes of all its numbers, then the second ones, and so on."""
+    by_number = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
+    by_place = np.ascontiguousarray(by_number.T).reshape(-1).view(array.dtype).reshape(array.shape)
+    # Without a search for repetitions, which weights do not have: that would take ten times as long.
+    compressor = zlib.compressobj(level=1, strategy=zlib.Z_HUFFMAN_ONLY)
+    return compressor.compress(ndarray_to_bytes(by_place)) + compressor.flush()
+
+
+def _unpack(packed: bytes, most: int) -> np.ndarray:
+    """Return the array; raises any error if the bytes are not those of one with up to `most` bytes."""
+    by_place = bytes_to_ndarray(zlib.decompressobj().decompress(packed, most))
+    by_number = by_place.reshape(-1).view(np.uint8).reshape(by_place.itemsize, -1).T
+    return np.ascontiguousarray(by_number).reshape(-1).view(by_place.dtype).reshape(by_place.shape)
