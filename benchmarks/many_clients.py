@@ -2,14 +2,16 @@
 
     python benchmarks/many_clients.py
     python benchmarks/many_clients.py --clients 50 --megabytes 6 --repeat 3
+    python benchmarks/many_clients.py --clients 500 --megabytes 0.176 --before ../another_version
 
 For each number of clients and each size of the model, Flower's start_server with its FedAvg and our server.py, with a
-token and all its checks and checkpoints, run in turn on the same kind of clients. These do not train: they send back
-what they get. They have processes of their own, on the same machine. A round is a fit and an evaluation of all
-clients. Times are medians over the rounds of all repetitions but for the first round of each, memory is the peak of the
-server's process. "at once" is how many clients work at the same time, if each takes a while for a fit.
+token and all its checks and checkpoints, run in turn on the same kind of clients; with --before, also the server.py in
+another folder. The clients do not train: they send back what they get. They have processes of their own, on the same
+machine. A round is a fit and an evaluation of all clients. Times are medians over the rounds of all repetitions but for
+the first round of each, memory is the peak of the server's process. "at once" is how many clients work at the same
+time, if each takes a while for a fit.
 
-The last table is from a relay that counts the bytes between our server and one client.
+The last table is from a relay that counts the bytes between our server and one client, over all rounds.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -30,11 +33,13 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation import handshake
+from federation.client.wire import failure
 from federation.tables import read_table
+from federation.transfer import LACKS, UNDERSTOOD, Inbound, Lacks
 
 import numpy as np
 from common import TIMEOUT, print_head, print_row, versions
-from flwr.common import EvaluateRes, FitRes, GetParametersRes, Parameters, ndarrays_to_parameters, serde
+from flwr.common import EvaluateRes, FitRes, GetParametersRes, ndarrays_to_parameters, serde
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 from flwr.server import ServerConfig, start_server
 from flwr.server.strategy import FedAvg
@@ -49,6 +54,7 @@ MOST_MEGABYTES = 1500  # of all clients' models together: Flower's server takes 
 ROUNDS = 4
 TOKEN = b"0123456789abcdef"
 THIS = "benchmarks/many_clients.py"
+OURS = "server.py"
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -91,6 +97,7 @@ class Clients:
         arrays = [np.random.default_rng(i).normal(size=size).astype(np.float32) for i in range(10)]
         self.model = ndarrays_to_parameters(arrays)
         self.seconds = seconds
+        self.inbound: dict[int, Inbound] = defaultdict(Inbound)  # by cid
         self.at_work = self.most_at_work = 0
         self.lock = threading.Lock()
 
@@ -104,16 +111,24 @@ class Clients:
         """Return the answer to one message."""
         kind = message.WhichOneof("msg")
         if kind == "get_properties_ins":
-            identity = handshake.Identity(cid, "dummy", f"instance {cid}", "dummy", "dummy", 1000, "dummy")
+            instance = f"instance {cid}"
+            identity = handshake.Identity(
+                cid, "dummy", instance, "dummy", "dummy", 1000, "dummy", understands=UNDERSTOOD
+            )
             return properties(handshake.answer({"nonce": nonce_of(message)}, identity, TOKEN))
         if kind == "get_parameters_ins":
+            self.inbound[cid].receive(self.model)
             return ClientMessage(get_parameters_res=serde.get_parameters_res_to_proto(GetParametersRes(OK, self.model)))
         if kind == "fit_ins":
+            try:
+                model = self.inbound[cid].receive(serde.parameters_from_proto(message.fit_ins.parameters))
+            except Lacks:
+                return ClientMessage(fit_res=serde.fit_res_to_proto(failure("fit", LACKS)))
             self.work()
-            result = serde.fit_res_to_proto(FitRes(OK, Parameters([], ""), 100 + cid, {"train_loss": 0.5}))
-            result.parameters.CopyFrom(message.fit_ins.parameters)
-            return ClientMessage(fit_res=result)
+            result = FitRes(OK, self.inbound[cid].answer(model), 100 + cid, {"train_loss": 0.5})
+            return ClientMessage(fit_res=serde.fit_res_to_proto(result))
         if kind == "evaluate_ins":
+            self.inbound[cid].receive(serde.parameters_from_proto(message.evaluate_ins.parameters))
             return ClientMessage(evaluate_res=serde.evaluate_res_to_proto(EvaluateRes(OK, 0.5, 10, {"accuracy": 0.5})))
         return None
 
@@ -144,12 +159,14 @@ class Run(NamedTuple):
     sent: dict[str, int]  # bytes by direction, if they were counted
 
 
-def run(server: str, count: int, megabytes: float, seconds: float = 0.0, relayed: bool = False) -> Run:
-    """Run a federation of `count` clients with "Flower's" server or "ours"; a fit takes the clients `seconds`."""
+def run(
+    server: str | Path, count: int, megabytes: float, seconds: float = 0.0, relayed: bool = False, *flags: str
+) -> Run:
+    """Run a federation of `count` clients with "Flower's" server or a server.py; a fit takes the clients `seconds`."""
     address = free_address()
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder)) as processes:
         table = Path(folder, "results", "rounds.csv")
-        process = start(server, processes, address, count, table)
+        process = start(server, processes, address, count, table, *flags)
         relay = Relay(address) if relayed else None
         parts = 1 if seconds else min(PROCESSES, count)
         client_address = relay.address if relay else address
@@ -168,15 +185,15 @@ def run(server: str, count: int, megabytes: float, seconds: float = 0.0, relayed
     return Run(round_seconds, usage.ru_maxrss / 1024, at_once, relay.counts if relay else {})
 
 
-def start(server: str, processes: Processes, address: str, count: int, table: Path) -> Process:
-    """Start "Flower's" server or "ours", that will write the table of rounds."""
+def start(server: str | Path, processes: Processes, address: str, count: int, table: Path, *flags: str) -> Process:
+    """Start "Flower's" server or a server.py, that will write the table of rounds."""
     table.parent.mkdir()
     if server == "Flower's":
         return processes.start(THIS, "--run_flowers_server", address, count, table)
     token = table.parent / "token"
     token.write_bytes(TOKEN)
-    flags = "--server_address", address, "--min_num_clients", count, "--rounds", ROUNDS
-    return processes.start("server.py", *flags, "--results_dir", table.parent, "--token_file", token)
+    flags = *flags, "--results_dir", table.parent, "--token_file", token, "--rounds", ROUNDS
+    return processes.start(server, "--server_address", address, "--min_num_clients", count, *flags)
 
 
 class Relay:
@@ -211,15 +228,31 @@ class Relay:
 
 def compare_servers(args: argparse.Namespace) -> None:
     """Print the table of seconds and memory."""
-    print_head("clients", "model", "ms a client, Flower's", "ours", "ratio", "peak MB, Flower's", "ours", "ratio")
+    servers = {"Flower's": "Flower's", "ours": OURS, **({"before": args.before / "server.py"} if args.before else {})}
+    others = [name for name in servers if name != "ours"]
+    ratios = [f"ours / {name}" for name in others]
+    print_head(
+        "clients",
+        "model",
+        *(f"ms a client, {name}" for name in servers),
+        *ratios,
+        *(f"peak MB, {name}" for name in servers),
+        *ratios,
+    )
     for megabytes in args.megabytes:
         for count in (count for count in args.clients if count * megabytes <= MOST_MEGABYTES):
-            pairs = [[run(name, count, megabytes) for name in ("Flower's", "ours")] for _ in range(args.repeat)]
-            ms = [1000 * median(s for run in runs for s in run.seconds) / count for runs in zip(*pairs)]
-            peak = [median(run.peak_mb for run in runs) for runs in zip(*pairs)]
+            runs = [
+                {name: run(server, count, megabytes) for name, server in servers.items()} for _ in range(args.repeat)
+            ]
+            ms = {name: 1000 * median(s for turn in runs for s in turn[name].seconds) / count for name in servers}
+            peak = {name: median(turn[name].peak_mb for turn in runs) for name in servers}
             print_row(
-                *(str(count), f"{megabytes:g} MB", f"{ms[0]:.2f}", f"{ms[1]:.2f}", f"{ms[1] / ms[0]:.2f}"),
-                *(f"{peak[0]:.0f}", f"{peak[1]:.0f}", f"{peak[1] / peak[0]:.2f}"),
+                str(count),
+                f"{megabytes:g} MB",
+                *(f"{value:.2f}" for value in ms.values()),
+                *(f"{ms['ours'] / ms[name]:.2f}" for name in others),
+                *(f"{value:.0f}" for value in peak.values()),
+                *(f"{peak['ours'] / peak[name]:.2f}" for name in others),
             )
 
 
@@ -227,20 +260,21 @@ def compare_clients_at_once(args: argparse.Namespace) -> None:
     """Print the table of clients that take their time."""
     print_head(f"clients that take {PAUSE} s for a fit", "at once, Flower's", "ours", "s a round, Flower's", "ours")
     count = max(args.clients)
-    runs = [run(name, count, min(args.megabytes), seconds=PAUSE) for name in ("Flower's", "ours")]
+    runs = [run(server, count, min(args.megabytes), seconds=PAUSE) for server in ("Flower's", OURS)]
     print_row(str(count), *(str(run.at_once) for run in runs), *(f"{median(run.seconds):.1f}" for run in runs))
 
 
 def count_bytes(args: argparse.Namespace) -> None:
     """Print the table of bytes on the wire."""
-    print_head("model", "bytes to the client a round / model", "to the server / model")
+    print_head("model", "flags", "bytes to the client a round / model", "to the server / model")
     for megabytes in args.megabytes:
-        sent = run("ours", 1, megabytes, relayed=True).sent
-        size = sum(len(tensor) for tensor in Clients(megabytes, 0).model.tensors)
-        to_client = sent["to the client"] / ROUNDS / size
-        # The client is the one whose model is the first global one, so it also sends that once.
-        to_server = (sent["to the server"] - size) / ROUNDS / size
-        print_row(f"{megabytes:g} MB", f"{to_client:.4f}", f"{to_server:.4f}")
+        for flags in ((), ("--half_precision",)):
+            sent = run(OURS, 1, megabytes, 0.0, True, *flags).sent
+            size = sum(len(tensor) for tensor in Clients(megabytes, 0).model.tensors)
+            to_client = sent["to the client"] / ROUNDS / size
+            # The client is the one whose model is the first global one, so it also sends that once.
+            to_server = (sent["to the server"] - size) / ROUNDS / size
+            print_row(f"{megabytes:g} MB", " ".join(flags), f"{to_client:.4f}", f"{to_server:.4f}")
 
 
 def main() -> None:
@@ -249,6 +283,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--megabytes", type=float, nargs="+", default=MEGABYTES)
     parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--before", type=Path, help="a folder with another version of this project")
     parser.add_argument("--run_flowers_server", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--run_clients", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()

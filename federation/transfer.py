@@ -91,7 +91,10 @@ class Inbound:
         if not self.is_half or len(result.tensors) != len(self.model.tensors):
             return result
         pairs = zip(result.tensors, self.model.tensors)
-        return Parameters([_pack(_change(*map(bytes_to_ndarray, pair))) for pair in pairs], DIFFERENCE)
+        try:
+            return Parameters([_pack(_change(*map(bytes_to_ndarray, pair))) for pair in pairs], DIFFERENCE)
+        except Exception:  # bytes that are no arrays: for the server to say
+            return result
 
 
 def digest(parameters: Parameters) -> bytes:
@@ -157,9 +160,9 @@ def _widened(array: np.ndarray) -> np.ndarray:
 
 def _change(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     """Return what has to be added to the old array, in float16; if that cannot be sent so, the new array."""
-    if new.dtype == old.dtype == np.float32 and new.shape == old.shape:
+    if new.dtype.kind in "fiu" and new.shape == old.shape and old.dtype == np.float32:
         with np.errstate(over="ignore", invalid="ignore"):  # of a training that went wrong
-            change = _halved(new - old)
+            change = _halved((new - old).astype(np.float32))
         if change.dtype == np.float16:
             return change
     return _widened(new)

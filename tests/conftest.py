@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 import pytest
 from processes import ROOT, Process, Processes, free_address
@@ -128,17 +128,28 @@ def address() -> str:
     return free_address()
 
 
+class Variant(NamedTuple):
+    """With what start_server and start_device run, if a test does not say something else."""
+
+    server_python: str | Path = sys.executable
+    client_python: str | Path = sys.executable
+    server_flags: tuple[str, ...] = ()
+
+
 @pytest.fixture(
     params=[
-        pytest.param((sys.executable, sys.executable), id=""),
+        pytest.param(Variant(), id=""),
+        pytest.param(Variant(server_flags=("--half_precision",)), id="half precision", marks=pytest.mark.slow),
         pytest.param(
-            (sys.executable, PY38_PYTORCH), id="clients on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]
+            Variant(client_python=PY38_PYTORCH), id="clients on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]
         ),
-        pytest.param((PY38_PYTORCH, sys.executable), id="server on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]),
+        pytest.param(
+            Variant(server_python=PY38_PYTORCH), id="server on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]
+        ),
     ]
 )
-def pythons(request) -> tuple[str | Path, str | Path]:
-    """The Pythons of the server and of tests/faulty_client.py."""
+def variant(request) -> Variant:
+    """The variant of a test; the first one alone without --all."""
     return request.param
 
 
@@ -149,12 +160,12 @@ def results(tmp_path) -> Path:
 
 
 @pytest.fixture
-def start_server(start, address, results, pythons):
+def start_server(start, address, results, variant):
     """Return a function that starts the server on `address` and waits until it listens."""
 
-    def start_server(*arguments, python: str | Path = pythons[0], **popen_arguments) -> Process:
+    def start_server(*arguments, python: str | Path = variant.server_python, **popen_arguments) -> Process:
         folder = () if "--resume" in arguments else ("--results_dir", results)
-        arguments = ("--server_address", address, *folder, *arguments)
+        arguments = ("--server_address", address, *folder, *variant.server_flags, *arguments)
         server = start("server.py", *arguments, python=python, **popen_arguments)
         server.wait_for(f"clients connect with --server_address={address}")
         return server
@@ -163,10 +174,10 @@ def start_server(start, address, results, pythons):
 
 
 @pytest.fixture
-def start_device(start, address, pythons):
+def start_device(start, address, variant):
     """Return a function that starts tests/faulty_client.py as client `cid`, with `faults` as described there."""
 
-    def start_device(cid: int, *arguments, python: str | Path = pythons[1], **faults) -> Process:
+    def start_device(cid: int, *arguments, python: str | Path = variant.client_python, **faults) -> Process:
         arguments = ("--cid", cid, "--server_address", address, *arguments)
         return start("tests/faulty_client.py", *arguments, python=python, env={"FAULTS": json.dumps(faults)})
 

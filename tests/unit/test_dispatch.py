@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from importlib import import_module
 
+from federation.client.wrapper import ClientWrapper
 from federation.handshake import identity_of
 from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import LATER, Dispatch
+from federation.transfer import DIGEST, HALF_PRECISION, LACKS, UNDERSTOOD, WHOLE, Outbound, size
 
 import pytest
 from fakes import MODEL, FakeClient, arrive, fit_result, identity, learner, wait_until
+from flwr.client import NumPyClient
+from flwr.common import Code, EvaluateIns, FitIns, FitRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
 
 NEVER = 30.0  # seconds; a test that waits for that has failed
 FIT = "the instruction of a fit"
@@ -164,6 +169,97 @@ def test_a_client_that_comes_back_is_waited_for_as_long_as_others_are_at_work(cl
     arrive(clients, old, other)
     answers, seconds = fit(clients, [old, other], patience=0.01)
     assert answers == [("new", ""), ("connection of 1", "")] and seconds < 5
+
+
+def wrapped(cid: int, connection: str = "", **changes) -> FakeClient:
+    """A client with the real wrapper around what adds one to the model."""
+
+    class Adding(NumPyClient):
+        def fit(self, parameters, config):
+            return [array + 1 for array in parameters], 1, {}
+
+        def evaluate(self, parameters, config):
+            return 0.5, 1, {}
+
+    who = identity(cid, **{"understands": UNDERSTOOD, **changes})
+    answer = ClientWrapper(Adding(), who, None).answer
+    tasks = {task: lambda ins, task=task: answer(task, replace(ins)) for task in ("fit", "evaluate")}
+    return FakeClient(connection or f"connection of {cid}", who, **tasks)
+
+
+def forms(client: FakeClient) -> list[str]:
+    """In which forms a client was sent models."""
+    return [ins.parameters.tensor_type for task, ins, *_ in client.calls]
+
+
+@pytest.mark.parametrize(("half_precision", "shortest"), [(False, WHOLE), (True, HALF_PRECISION)])
+def test_models_go_out_in_the_shortest_form_that_the_client_understands(clients, half_precision, shortest):
+    outbound = Outbound(MODEL, half_precision, is_new=True)
+    new, older, plain = wrapped(0), wrapped(1, understands=""), FakeClient("plain", fit=lambda ins: fit_result(MODEL))
+    arrive(clients, new, older, plain)
+    fits = [(client, FitIns(outbound.whole, {})) for client in (new, older, plain)]
+    for is_new, expected in ((True, [shortest]), (False, [DIGEST, shortest])):
+        outbound.is_new = is_new
+        dispatch = Dispatch(clients, "fit", 1, NEVER, outbound)
+        assert [answer.reason for answer in dispatch.run(fits)] == ["", "", ""]
+        assert forms(new) == expected and forms(older) == forms(plain) == [WHOLE]
+        sent, received = (
+            {client.cid: sum(sizes[i] for who, *sizes in dispatch.traffic if who is client) for client in (new, plain)}
+            for i in (0, 1)
+        )
+        assert sent["plain"] == received["plain"] == size(fits[0][1])
+        assert sent[new.cid] == sum(size(ins) for _, ins, *_ in new.calls)
+        assert (received[new.cid] < received["plain"]) == half_precision
+        for client in (new, older, plain):
+            client.calls.clear()
+        new.tasks = wrapped(0).tasks  # started anew
+
+
+def test_a_client_has_the_model_that_it_has_evaluated(clients):
+    outbound = Outbound(MODEL, half_precision=False, is_new=True)
+    arrive(clients, client := wrapped(0))
+    Dispatch(clients, "evaluate", 1, NEVER, outbound).run([(client, EvaluateIns(outbound.whole, {}))])
+    outbound.is_new = False
+    dispatch = Dispatch(clients, "fit", 2, NEVER, outbound)
+    (answer,) = dispatch.run([(client, FitIns(outbound.whole, {}))])
+    assert answer.result.num_examples == 1 and forms(client) == [WHOLE, DIGEST]
+    assert sum(sent for _, sent, _ in dispatch.traffic) == 32
+
+
+def test_a_client_that_comes_back_with_its_result_is_not_sent_the_model_again(clients):
+    outbound = Outbound(MODEL, half_precision=False, is_new=True)
+    old, new = wrapped(0, "old"), wrapped(0, "new")
+    new.tasks = {"fit": old.tasks["fit"]}  # the same process
+
+    def fit(ins):
+        new.tasks["fit"](ins)
+        threading.Timer(0.02, arrive, [clients, new]).start()
+        raise ConnectionResetError
+
+    old.tasks = {"fit": fit}
+    arrive(clients, old)
+    (answer,) = Dispatch(clients, "fit", 1, NEVER, outbound).run([(old, FitIns(outbound.whole, {}))])
+    assert answer.client is new and answer.result.num_examples == 1
+    assert forms(old) == [WHOLE] and forms(new) == [DIGEST]
+
+
+def test_a_strategys_own_model_for_a_client_goes_out_as_it_is(clients):
+    outbound = Outbound(MODEL, half_precision=True)
+    arrive(clients, client := wrapped(0))
+    own = FitIns(ndarrays_to_parameters([array * 2 for array in MODEL]), {})
+    (answer,) = Dispatch(clients, "fit", 1, NEVER, outbound).run([(client, own)])
+    assert forms(client) == [WHOLE]
+    assert parameters_to_ndarrays(answer.result.parameters)[1].tolist() == (MODEL[1] * 2 + 1).tolist()
+
+
+def test_a_client_that_lacks_every_model_is_no_endless_loop(clients):
+    outbound = Outbound(MODEL, half_precision=False)
+    lacking = FitRes(Status(Code.FIT_NOT_IMPLEMENTED, LACKS), ndarrays_to_parameters([]), 0, {})
+    client = learner(0, fit=lambda ins: lacking)
+    client.identity = identity(0, understands=UNDERSTOOD)
+    arrive(clients, client)
+    (answer,) = Dispatch(clients, "fit", 1, NEVER, outbound).run([(client, FitIns(outbound.whole, {}))])
+    assert forms(client) == [DIGEST, WHOLE] and answer.result is lacking
 
 
 def test_a_client_can_be_lost_twice(clients):

@@ -7,6 +7,7 @@ import re
 from federation.client import wrapper
 from federation.client.wrapper import ClientWrapper
 from federation.handshake import Identity, Refused, check, question, refusal
+from federation.transfer import DIFFERENCE, Outbound, decode, lacks_the_model
 
 import numpy as np
 import pytest
@@ -139,6 +140,49 @@ def test_no_result_is_kept_in_memory_during_a_fit(client, trainee, monkeypatch):
     monkeypatch.setattr(client.client, "fit", lambda ins: (during.append(client.last_result), fit(ins))[1])
     client.answer("fit", fit_instruction(2))
     assert during == [None]
+
+
+@pytest.mark.parametrize("half_precision", [False, True])
+def test_a_model_that_it_has_need_not_be_sent_again(client, trainee, half_precision):
+    outbound = Outbound(MODEL, half_precision)
+    config = {"server_round": 1}
+    lacking = client.answer("fit", FitIns(outbound.digest, config))
+    assert lacks_the_model(lacking) and lacking.status.code != Code.OK and trainee.fits == 0
+    assert lacks_the_model(client.answer("evaluate", EvaluateIns(outbound.digest, config)))
+    client.answer("evaluate", EvaluateIns(outbound.shortest, config))
+    result = client.answer("fit", FitIns(outbound.digest, config))
+    for array, original in zip(decode(result.parameters, MODEL), MODEL, strict=True):
+        assert (array == original + 1).all()
+    assert (result.parameters.tensor_type == DIFFERENCE) == half_precision
+    # In which form the same is asked again does not matter.
+    assert client.answer("fit", FitIns(outbound.digest, config)) is result
+    assert client.answer("fit", FitIns(outbound.shortest, config)) is result
+    assert trainee.fits == 1
+    assert lacks_the_model(client.answer("fit", FitIns(outbound.digest, {"server_round": 2})))  # it is not kept
+
+
+def test_the_initial_model_that_it_gave_is_one_that_it_has(client, trainee):
+    client.answer("get_parameters", GetParametersIns({}))
+    assert client.answer("fit", FitIns(Outbound(MODEL, False).digest, {})).status.code == Code.OK
+
+
+def test_a_model_is_still_there_after_a_fit_that_failed(client, trainee):
+    outbound = Outbound(MODEL, half_precision=False)
+    trainee.error = RuntimeError("the disk is on fire")
+    client.answer("fit", FitIns(outbound.whole, {}))
+    trainee.error = None
+    assert client.answer("fit", FitIns(outbound.digest, {})).status.code == Code.OK
+
+
+def test_a_fit_that_changes_the_arrays_it_was_given_changes_no_difference(client, trainee, monkeypatch):
+    def fit(parameters, config):
+        for array in parameters:
+            array += 1
+        return parameters, 20, {}
+
+    monkeypatch.setattr(trainee, "fit", fit)
+    result = client.answer("fit", FitIns(Outbound(MODEL, half_precision=True).shortest, {}))
+    assert [array.tolist() for array in decode(result.parameters, MODEL)] == [(a + 1).tolist() for a in MODEL]
 
 
 def test_a_fit_that_failed_is_tried_again(client, trainee):
