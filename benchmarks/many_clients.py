@@ -86,7 +86,8 @@ def run_flowers_server(address: str, count: str, table: str) -> None:
     strategy = TimedFedAvg(int(count))
     start_server(server_address=address, strategy=strategy, config=ServerConfig(num_rounds=ROUNDS))
     with Path(table).open("w", newline="") as file:
-        csv.writer(file).writerows([("clients", "seconds"), *strategy.rounds])
+        rows = [(i + 1, *figures) for i, figures in enumerate(strategy.rounds)]
+        csv.writer(file).writerows([("round", "clients", "seconds"), *rows])
 
 
 class Clients:
@@ -94,8 +95,8 @@ class Clients:
 
     def __init__(self, megabytes: float, seconds: float) -> None:
         size = int(megabytes * 1e6 / 4 / 10)
-        arrays = [np.random.default_rng(i).normal(size=size).astype(np.float32) for i in range(10)]
-        self.model = ndarrays_to_parameters(arrays)
+        arrays = [np.random.default_rng(i).normal(scale=0.05, size=(size // 8, 8)) for i in range(10)]
+        self.model = ndarrays_to_parameters([array.astype(np.float32) for array in arrays])
         self.seconds = seconds
         self.inbound: dict[int, Inbound] = defaultdict(Inbound)  # by cid
         self.at_work = self.most_at_work = 0
@@ -113,7 +114,7 @@ class Clients:
         if kind == "get_properties_ins":
             instance = f"instance {cid}"
             identity = handshake.Identity(
-                cid, "dummy", instance, "dummy", "dummy", 1000, "dummy", understands=UNDERSTOOD
+                cid, "dummy", instance, "dummy", "dummy", 1000, "dummy", versions="dummy", understands=UNDERSTOOD
             )
             return properties(handshake.answer({"nonce": nonce_of(message)}, identity, TOKEN))
         if kind == "get_parameters_ins":

@@ -129,8 +129,8 @@ def answer(config: Mapping[str, Scalar], identity: Identity, token: bytes | None
 
 def proof(token: bytes, nonce: object, identity: Identity) -> str:
     """Return what only a client with the token can answer to a question with `nonce`, in hexadecimal."""
-    values = [*dataclasses.astuple(identity)]
-    while not values[-1]:  # what an older version does not have says nothing at the end
+    values = [*dataclasses.astuple(dataclasses.replace(identity, understands=""))]
+    while not values[-1]:  # so that an older version, which lacks the last ones, has the same proof
         values.pop()
     message = json.dumps([nonce, *values])
     return hmac.new(token, message.encode(), hashlib.sha256).hexdigest()
