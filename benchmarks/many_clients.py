@@ -160,14 +160,12 @@ class Run(NamedTuple):
     sent: dict[str, int]  # bytes by direction, if they were counted
 
 
-def run(
-    server: str | Path, count: int, megabytes: float, seconds: float = 0.0, relayed: bool = False, *flags: str
-) -> Run:
+def run(server: str | Path, count: int, megabytes: float, seconds: float = 0.0, relayed: bool = False) -> Run:
     """Run a federation of `count` clients with "Flower's" server or a server.py; a fit takes the clients `seconds`."""
     address = free_address()
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder)) as processes:
         table = Path(folder, "results", "rounds.csv")
-        process = start(server, processes, address, count, table, *flags)
+        process = start(server, processes, address, count, table)
         relay = Relay(address) if relayed else None
         parts = 1 if seconds else min(PROCESSES, count)
         client_address = relay.address if relay else address
@@ -186,15 +184,15 @@ def run(
     return Run(round_seconds, usage.ru_maxrss / 1024, at_once, relay.counts if relay else {})
 
 
-def start(server: str | Path, processes: Processes, address: str, count: int, table: Path, *flags: str) -> Process:
+def start(server: str | Path, processes: Processes, address: str, count: int, table: Path) -> Process:
     """Start "Flower's" server or a server.py, that will write the table of rounds."""
     table.parent.mkdir()
     if server == "Flower's":
         return processes.start(THIS, "--run_flowers_server", address, count, table)
     token = table.parent / "token"
     token.write_bytes(TOKEN)
-    flags = *flags, "--results_dir", table.parent, "--token_file", token, "--rounds", ROUNDS
-    return processes.start(server, "--server_address", address, "--min_num_clients", count, *flags)
+    flags = "--server_address", address, "--min_num_clients", count, "--rounds", ROUNDS
+    return processes.start(server, *flags, "--results_dir", table.parent, "--token_file", token)
 
 
 class Relay:
@@ -267,15 +265,14 @@ def compare_clients_at_once(args: argparse.Namespace) -> None:
 
 def count_bytes(args: argparse.Namespace) -> None:
     """Print the table of bytes on the wire."""
-    print_head("model", "flags", "bytes to the client a round / model", "to the server / model")
+    print_head("model", "bytes to the client a round / model", "to the server / model")
     for megabytes in args.megabytes:
-        for flags in ((), ("--half_precision",)):
-            sent = run(OURS, 1, megabytes, 0.0, True, *flags).sent
-            size = sum(len(tensor) for tensor in Clients(megabytes, 0).model.tensors)
-            to_client = sent["to the client"] / ROUNDS / size
-            # The client is the one whose model is the first global one, so it also sends that once.
-            to_server = (sent["to the server"] - size) / ROUNDS / size
-            print_row(f"{megabytes:g} MB", " ".join(flags), f"{to_client:.4f}", f"{to_server:.4f}")
+        sent = run(OURS, 1, megabytes, relayed=True).sent
+        size = sum(len(tensor) for tensor in Clients(megabytes, 0).model.tensors)
+        to_client = sent["to the client"] / ROUNDS / size
+        # The client is the one whose model is the first global one, so it also sends that once.
+        to_server = (sent["to the server"] - size) / ROUNDS / size
+        print_row(f"{megabytes:g} MB", f"{to_client:.4f}", f"{to_server:.4f}")
 
 
 def main() -> None:

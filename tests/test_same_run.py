@@ -88,8 +88,13 @@ def test_without_a_seed_no_two_runs_are_alike_but_any_can_be_had_again(make_run)
     assert make_run("client_pytorch.py", 0, 1, seed=kept["seed"]).model() == models[0]
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-@pytest.mark.parametrize("framework", ["pytorch", "tf"])
+@pytest.mark.parametrize(
+    ("framework", "dataset"),
+    [
+        ("pytorch", "mnist"), ("pytorch", "cifar10"), ("tf", "mnist"),
+        pytest.param("tf", "cifar10", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_fit_depends_on_its_seed_and_not_on_the_fits_before(start, framework, dataset):
     code = (
         "import sys, zlib, numpy as np\n"

@@ -159,9 +159,13 @@ def no_environment_at_all(venv: Path) -> None:
 
 
 BREAKAGES = [
-    without_python3_venv, system_without_that_python, system_with_a_newer_python, python_out_of_range,
-    program_of_another_processor, packages_of_another_processor, half_a_package,
-    package_without_a_list_of_its_files, no_pip_program, half_of_pip, no_environment_at_all,
+    without_python3_venv, system_without_that_python, packages_of_another_processor, half_a_package, half_of_pip,
+    *(
+        pytest.param(breakage, marks=pytest.mark.slow) for breakage in (
+            system_with_a_newer_python, python_out_of_range, program_of_another_processor,
+            package_without_a_list_of_its_files, no_pip_program, no_environment_at_all,
+        )
+    ),
 ]  # fmt: skip
 
 
