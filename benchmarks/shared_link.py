@@ -13,7 +13,7 @@ Bytes are what came through the access point, headers and repeated packets inclu
 next; without a limit, `--mbit 0`, some of the next round's are in them. "told" are those of clients.csv, if it has
 them. The first round, before which the clients have no model, stands for itself; the other columns are from later ones:
 medians of seconds, means of bytes. "training" is the slowest client's, longer than on boards: the clients share this
-machine's cores. A test by the server counts too, but there is one only with `--data_dir`.
+machine's cores. With real images, more `--num_partitions` make it shorter, and the server's own test counts too.
 
 `--points` is a CSV file with the rounds of all runs. A run that is in it is not done again; all that have the same
 settings are in the tables. Without `--data_dir`, images are noise, and there is no table of accuracies: the server's on
