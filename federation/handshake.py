@@ -73,8 +73,8 @@ def connection_of(client: ClientProxy) -> str:
 
 
 def identity_of(client: ClientProxy) -> Identity | None:
-    """Return who an admitted client is; None for a plain Flower client."""
-    return Identity(**client.properties) if client.properties else None  # type: ignore[arg-type]  # by the client manager
+    """Return who a client is, once the client manager has admitted it; None for a plain Flower client."""
+    return Identity(**client.properties) if client.properties else None  # type: ignore[arg-type]  # an identity's
 
 
 def name_of(client: ClientProxy) -> str:
