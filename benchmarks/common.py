@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Iterable, Mapping, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
@@ -49,6 +51,16 @@ def run_federation(
 def peak_mb(federation: Federation) -> float:
     """Return the peak megabytes of the largest client, as the clients tell; CUDA's PyTorch takes more at its exit."""
     return max(float(row["peak_memory_mb"]) for row in federation.client_rows)
+
+
+def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Append rows to a CSV file, which begins with the names of the columns."""
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        table = csv.DictWriter(file, columns)
+        if is_new:
+            table.writeheader()
+        table.writerows(rows)
 
 
 def versions() -> str:

@@ -23,7 +23,6 @@ the test split, for ResNet-18 the clients' own. Needs root, Linux, and the comma
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import math
@@ -43,7 +42,7 @@ from federation.flags import path
 from federation.tables import number, read_table
 
 import numpy as np
-from common import TIMEOUT, print_head, print_row, versions, write_partitions
+from common import TIMEOUT, append_rows, print_head, print_row, versions, write_partitions
 from processes import ROOT, Process, Processes
 
 MODELS = "mnist", "cifar10", "resnet18"
@@ -175,12 +174,7 @@ def add_run(key: dict[str, str], settings: dict[str, str], args: argparse.Namesp
     if any({**settings, **key}.items() <= row.items() for row in read_table(args.points)):
         return
     rows = run(**key, args=args)
-    is_new = not args.points.exists()
-    with args.points.open("a", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            table.writeheader()
-        table.writerows({**settings, **key, **row} for row in rows)
+    append_rows(args.points, COLUMNS, ({**settings, **key, **row} for row in rows))
     print(f"{', '.join(key.values())}: rounds of {', '.join(row['seconds'] for row in rows)} s", flush=True)
 
 

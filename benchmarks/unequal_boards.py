@@ -19,7 +19,6 @@ reached over that of one without, on a whole core; both in turn, medians. Needs 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import math
 import os
@@ -41,7 +40,7 @@ from federation.tables import read_table
 
 import numpy as np
 from baseline import load_client
-from common import TIMEOUT, noise, print_head, print_row, versions
+from common import TIMEOUT, append_rows, noise, print_head, print_row, versions
 from matplotlib.figure import Figure
 from processes import Processes, free_address
 
@@ -139,13 +138,11 @@ def add_run(key: dict[str, str], args: argparse.Namespace) -> None:
     if any(key.items() <= row.items() for row in read_table(args.points)):
         return
     points = run(**key, args=args)
-    is_new = not args.points.exists()
-    with args.points.open("a", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            table.writeheader()
-        for i, (seconds, accuracy) in enumerate(points):
-            table.writerow({**key, "round": i + 1, "seconds": f"{seconds:.2f}", "accuracy": accuracy})
+    rows = (
+        {**key, "round": i + 1, "seconds": f"{seconds:.2f}", "accuracy": accuracy}
+        for i, (seconds, accuracy) in enumerate(points)
+    )
+    append_rows(args.points, COLUMNS, rows)
     some = [*points[: -1 : len(points) // 6 + 1], points[-1]]
     shown = ", ".join(f"{100 * accuracy:.1f} % at {seconds:.1f} s" for seconds, accuracy in some)
     print(f"{', '.join(key.values())}: {len(points)} rounds, {shown}", flush=True)

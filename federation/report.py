@@ -24,13 +24,14 @@ from flwr.server.client_proxy import ClientProxy
 
 Row = Dict[str, Any]  # by column
 
+TRAFFIC = "sent_mb", "received_mb"  # millions of bytes, as the server sees it
 TABLES = {
     "rounds.csv": (
         "round", "clients", "failures", "loss", "accuracy", "central_loss", "central_accuracy", "seconds",
     ),
     "clients.csv": (
         "round", "cid", "device", "examples", "epochs", "loss", "accuracy", "seconds",
-        "train_loss", "peak_memory_mb", "temperature_c", "sent_mb", "received_mb",
+        "train_loss", "peak_memory_mb", "temperature_c", *TRAFFIC,
     ),
     "classes.csv": ("round", "label", "class", "examples", "accuracy"),
 }  # fmt: skip
@@ -82,7 +83,7 @@ class Report:
         """Add what was sent to clients and received from them, in bytes."""
         for client, *sizes in traffic:
             row = self._client_row(client, {})
-            for column, size in zip(("sent_mb", "received_mb"), sizes):
+            for column, size in zip(TRAFFIC, sizes):
                 row[column] = round(row.get(column, 0) + size / 1e6, 6)
 
     def add_central_evaluation(self, loss: float, metrics: Mapping[str, object]) -> None:
@@ -106,7 +107,7 @@ class Report:
             for name in ("loss", "accuracy", "central_loss", "central_accuracy")
             if row.get(name) is not None
         ]
-        megabytes = sum(row.get(column, 0) for row in self._clients.values() for column in ("sent_mb", "received_mb"))
+        megabytes = sum(row.get(column, 0) for row in self._clients.values() for column in TRAFFIC)
         costs = f"{megabytes:.2f} MB", f"{self.seconds:.1f} s"
         line = ", ".join([f"{results} results and {failures} failures", *figures, *costs])
         print(f"round {row['round']}: {line}")
@@ -129,7 +130,7 @@ class Report:
 
     def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
         row = self._clients.setdefault(key_of(client), {"round": self._round["round"]})
-        own = "round", "examples", "sent_mb", "received_mb"  # not for a metric to say
+        own = "round", "examples", *TRAFFIC  # not for a metric to say
         row.update({name: v for name, v in metrics.items() if name not in own and as_number(v) is not None})
         identity = identity_of(client)
         if identity is not None:

@@ -80,10 +80,10 @@ class Inbound:
             self.forget()
             self.digest = digest(parameters)
             self.is_half = parameters.tensor_type == HALF_PRECISION
-            self.model = parameters
             if self.is_half:
                 arrays = [_widened(_unpack(tensor, MAX_MESSAGE_BYTES)) for tensor in parameters.tensors]
-                self.model = ndarrays_to_parameters(arrays)
+                parameters = ndarrays_to_parameters(arrays)
+            self.model = parameters
         return self.model
 
     def answer(self, result: Parameters) -> Parameters:

@@ -65,19 +65,19 @@ class Dispatch:
         `patience` seconds.
         """
         answers: list[Answer] = []
-        self.give_up_at = give_up_at = time.monotonic() + self.timeout
+        self.give_up_at = time.monotonic() + self.timeout
         for client, instruction in instructions:
             self._send(client, instruction)
         while self.at_work or self.lost:
             now = time.monotonic()
-            if now > give_up_at:
+            if now > self.give_up_at:
                 break
             if not self.at_work and now > self.lost_at + patience:
                 self._send_again()  # a last look
                 if not self.at_work:
                     break
             try:
-                answer = self.arrivals.get(timeout=min(PAUSE, give_up_at - now))
+                answer = self.arrivals.get(timeout=min(PAUSE, self.give_up_at - now))
             except queue.Empty:
                 self._send_again()
                 continue
