@@ -51,6 +51,9 @@ class Report:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.round = 0 if resumed is None else resumed.round  # the last one that began
+        self.round_started: float | None = None  # by time.monotonic(); None: no round is under way
+        self.latest: dict[tuple[bool, int, str], Row] = {}  # the last row of each client
         self.tables = {name: Table(folder / name, columns, name == "classes.csv") for name, columns in TABLES.items()}
         for table in self.tables.values():
             if resumed is None:
@@ -65,10 +68,10 @@ class Report:
 
     def start_round(self, server_round: int) -> None:
         """Start the clock of a round."""
+        self.round, self.round_started = server_round, time.monotonic()
         self._round: Row = {"round": server_round}
         self._clients: dict[tuple[bool, int, str], Row] = {}  # by client
         self._classes: dict[str, Row] = {}  # by label
-        self._started = time.monotonic()
 
     def add_fit(self, client: ClientProxy, result: FitRes) -> None:
         """Add what a client that trained reports about it."""
@@ -96,12 +99,15 @@ class Report:
 
     def end_round(self, results: int, failures: int, loss: float | None, accuracy: float | None) -> None:
         """Add the round to the tables and print its line; None stands for what no client reported."""
-        self.seconds = round(time.monotonic() - self._started, 3)  # of the last round
+        assert self.round_started is not None
+        self.seconds = round(time.monotonic() - self.round_started, 3)  # of the last round
+        self.round_started = None
         row = {**self._round, "clients": results, "failures": failures, "loss": loss, "accuracy": accuracy}
         self.tables["rounds.csv"].add([{**row, "seconds": self.seconds}])
         self.tables["clients.csv"].add(self._clients[key] for key in sorted(self._clients))
         self.tables["classes.csv"].add(self._classes.values())
         self._save()
+        self.latest = {**self.latest, **self._clients}
         figures = [
             f"{name.replace('_', ' ')} {row[name]:.4f}"
             for name in ("loss", "accuracy", "central_loss", "central_accuracy")

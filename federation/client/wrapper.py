@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 from federation import handshake
 from federation.client.device import vital_signs
+from federation.client.progress import progress
 from federation.client.wire import failure
 from federation.transfer import LACKS, Inbound, Lacks, digest
 
@@ -77,7 +78,9 @@ class ClientWrapper:
             return self.last_result
         self.last_result = None  # not in memory while it trains
         instruction.parameters = self.inbound.receive(instruction.parameters)
+        progress.tell(_round(instruction), then="then the server averages")
         result = _measured("fit", self.client.fit, instruction)
+        progress.tell(f"{_round(instruction)} is trained", then="next it tests the average of all")
         result.parameters = self.inbound.answer(result.parameters)
         self.inbound.forget()  # the next model is another one
         self.last_fit, self.last_result = this_fit, result
@@ -86,7 +89,10 @@ class ClientWrapper:
     def _evaluate(self, instruction: EvaluateIns) -> EvaluateRes:
         self.last_result = None  # the server has it, or does not want it any more
         instruction.parameters = self.inbound.receive(instruction.parameters)
-        return _measured("evaluate", self.client.evaluate, instruction)
+        progress.tell(f"{_round(instruction)} is being tested", then="then the next round")
+        result = _measured("evaluate", self.client.evaluate, instruction)
+        progress.tell(f"{_round(instruction)} is done", then="waits for the next round")
+        return result
 
 
 def _measured(task: str, call: Callable[[Any], Any], instruction: FitIns | EvaluateIns) -> Any:
