@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, Mapping
 
 from federation.arrays import as_number
 from federation.checkpoint import Checkpoint
-from federation.handshake import identity_of, key_of
+from federation.handshake import identity_of, key_of, printable
 from federation.history import draw_history
 from federation.tables import Table
 
@@ -25,13 +25,14 @@ from flwr.server.client_proxy import ClientProxy
 Row = Dict[str, Any]  # by column
 
 TRAFFIC = "sent_mb", "received_mb"  # millions of bytes, as the server sees it
+TEXTS = "power_source", "throttled"  # all else that clients tell are numbers
 TABLES = {
     "rounds.csv": (
         "round", "clients", "failures", "loss", "accuracy", "central_loss", "central_accuracy", "seconds",
     ),
     "clients.csv": (
         "round", "cid", "device", "examples", "epochs", "loss", "accuracy", "seconds",
-        "train_loss", "peak_memory_mb", "temperature_c", *TRAFFIC,
+        "train_loss", "peak_memory_mb", "temperature_c", "energy_j", "power_w", *TEXTS, *TRAFFIC,
     ),
     "classes.csv": ("round", "label", "class", "examples", "accuracy"),
 }  # fmt: skip
@@ -130,8 +131,11 @@ class Report:
 
     def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
         row = self._clients.setdefault(key_of(client), {"round": self._round["round"]})
-        own = "round", "examples", *TRAFFIC  # not for a metric to say
-        row.update({name: v for name, v in metrics.items() if name not in own and as_number(v) is not None})
+        for name, value in metrics.items():
+            if name in TEXTS and isinstance(value, str):
+                row[name] = printable(value)
+            elif name not in ("round", "examples", *TEXTS, *TRAFFIC) and as_number(value) is not None:
+                row[name] = value
         identity = identity_of(client)
         if identity is not None:
             row.update(cid=identity.cid, device=identity.device)

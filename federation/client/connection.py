@@ -15,6 +15,7 @@ from pathlib import Path
 from federation.addresses import split_address
 from federation.client.device import describe, versions
 from federation.client.flags import ClientSettings
+from federation.client.power import Meter
 from federation.client.probe import probe
 from federation.client.wire import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
@@ -50,7 +51,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
         versions=printable(versions()),
         understands=UNDERSTOOD,
     )
-    wrapper = ClientWrapper(client, identity, settings.token)
+    wrapper = ClientWrapper(client, identity, settings.token, Meter(settings.plug))
     watch_connections(split_address(settings.server_address)[1])
     warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")
     try:
