@@ -120,7 +120,7 @@ class Comparison:
         from matplotlib.figure import Figure  # here, because the table does without it
         from matplotlib.ticker import MaxNLocator
 
-        panels = {
+        panels: dict[str, list[list[float]]] = {
             "round": [[*curve] for curve in self.curves],
             "seconds": [[run.cost("seconds", r)[0] for r in curve] for run, curve in zip(self.runs, self.curves)],
             "joules": [[run.whole_cost("joules", r) for r in curve] for run, curve in zip(self.runs, self.curves)],

@@ -152,7 +152,10 @@ class Plug:
             connection = HTTPConnection(self.address, timeout=TIMEOUT)
             try:
                 connection.request("GET", question)
-                answer = json.loads(connection.getresponse().read(LONGEST_ANSWER))
+                response = connection.getresponse()
+                if response.status != 200:
+                    raise ValueError(response.reason)
+                answer = json.loads(response.read(LONGEST_ANSWER))
             finally:
                 connection.close()
             for key in PLUGS[question]:

@@ -98,6 +98,6 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         type=plug,
         dest="plug",
         metavar="URL",
-        help="measure this device's power with a Shelly or Tasmota plug, such as http://192.168.1.20 (default: with what "
-        "the device has: INA3221, PMIC, RAPL)",
+        help="a Shelly or Tasmota plug that measures this device's power, such as http://192.168.1.20 (default: the "
+        "device's own sensors)",
     )
