@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from federation import sensors
 from federation.client import power
 from federation.client.power import Meter, mean_power
 from federation.sensors import Plug, find_power_source, in_words, ina3221, read_throttled
@@ -125,7 +126,7 @@ def test_rapl_counts_packages_over_the_end_of_their_counters(tmp_path):
     assert source.name == "RAPL" and source.is_counter
     start = source.read()
     for counters, microjoules in (((900, 10), 500), ((100, 30), 720), ((100, 30), 720), ((99, 31), 1720)):
-        packages(tmp_path, *counters)
+        packages(tmp_path, *counters, energy_uj=10 * microjoules % 1000)
         assert source.read() - start == pytest.approx(microjoules / 1e6)
 
 
@@ -229,6 +230,17 @@ def test_what_is_no_plug(answer):
             power.plug(f"http://{server.address}")
 
 
+def test_nobody_is_waited_for(monkeypatch, vcgencmd):
+    monkeypatch.setattr(sensors, "TIMEOUT", 0.1)
+    started = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        read_throttled(vcgencmd("exec sleep 5"))
+    with serving() as server, pytest.raises(OSError):
+        server.delay = 2
+        Plug(server.address).watts()
+    assert time.monotonic() - started < 1.5
+
+
 def test_what_does_not_speak_http():
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: [server.accept()[0].sendall(b"SSH-2.0-x\r\n\r\n") for _ in ANSWERS]).start()
@@ -325,8 +337,13 @@ def test_a_sensor_that_breaks_is_left_out_and_counts_again_later(meter, tmp_path
     measured(meter, 0.05)
     write(tmp_path, jetpack_4({"POM_5V_IN": content}))
     assert measured(meter, 0.05)[0] == {}
-    write(tmp_path, jetpack_4({"POM_5V_IN": 4000}))
-    assert measured(meter, 0.05)[0]["power_w"] == 4
+    with meter:
+        time.sleep(0.1)
+        write(tmp_path, jetpack_4({"POM_5V_IN": 4000}))
+        deadline = time.monotonic() + 10
+        while not meter.samples or meter.samples[-1][1] != 4:  # in the same fit
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_a_plug_comes_before_the_sensors_of_the_device(tmp_path, monkeypatch):
@@ -358,10 +375,13 @@ def test_a_plug_that_stops_answering_harms_no_fit(tmp_path, monkeypatch, answer)
 
 def test_a_vcgencmd_that_hangs_harms_no_fit(meter, vcgencmd):
     meter.vcgencmd = vcgencmd("exec sleep 5")
+    threads = set()
     for _ in range(2):
         figures, seconds = measured(meter, 0.05)
+        threads.add(meter.thread)
         assert figures == {} and seconds < 0.05 + power.LAST_WAIT + 0.2
     assert seconds < 0.05 + power.LAST_WAIT
+    assert len(threads) == 1  # they do not pile up
 
 
 def test_without_the_flag_http_is_not_loaded():

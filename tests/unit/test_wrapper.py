@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from federation.client import wrapper
@@ -64,6 +65,22 @@ def test_a_fit(client, trainee, capsys):
     assert 0 <= result.metrics.pop("seconds") < 5
     assert result.metrics == {"train_loss": 0.5, "peak_memory_mb": 123.5}
     assert re.fullmatch(r"round 3: fit on 20 examples, train loss 0\.5, \d\.\d s\n", capsys.readouterr().out)
+
+
+def test_what_a_fit_costs_is_told(client, trainee, capsys):
+    class Meter(contextlib.ExitStack):
+        """Knows whether it was on."""
+
+        def figures(self, seconds):
+            assert trainee.fits == 1 and 0 <= seconds < 5
+            return {"energy_j": 12.345, "power_w": 3.0} if self.was_on else {}
+
+    client.meter = Meter()
+    client.meter.callback(lambda: setattr(client.meter, "was_on", trainee.fits == 1))
+    trainee.metrics = {"energy_j": 1e9}
+    metrics = client.answer("fit", fit_instruction()).metrics
+    assert (metrics["energy_j"], metrics["power_w"]) == (12.345, 3.0)
+    assert capsys.readouterr().out.endswith(" s, 12.3 J at 3.0 W\n")
 
 
 def test_an_evaluation(client, trainee, capsys):
