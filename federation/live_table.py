@@ -130,7 +130,7 @@ class LiveTable:
                 room -= _width(title, cells)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="")
         table.add_column("cid", justify="right", no_wrap=True)
-        table.add_column("device", max_width=max(1, room - 2), no_wrap=True, overflow="ellipsis")
+        table.add_column("device", max_width=max(1, room - 3), no_wrap=True, overflow="ellipsis")
         for title in [*columns][1:]:
             table.add_column(title, justify="left" if title == "now" else "right", no_wrap=True)
         for activity, cid, *cells in zip(activities, *columns.values()):
@@ -163,4 +163,4 @@ def _cell(row: Figures, names: Any, form: str) -> str:
 
 
 def _width(title: str, cells: list[str]) -> int:
-    return max(map(len, [title, *cells])) + 2  # between two columns
+    return max(map(len, [title, *cells])) + 3  # between two columns

@@ -15,6 +15,7 @@ from pathlib import Path
 from federation.addresses import split_address
 from federation.client.device import describe, versions
 from federation.client.flags import ClientSettings
+from federation.client.power import Meter
 from federation.client.probe import probe
 from federation.client.progress import progress
 from federation.client.wire import ConnectionLost, answer_server
@@ -51,7 +52,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
         versions=printable(versions()),
         understands=UNDERSTOOD,
     )
-    wrapper = ClientWrapper(client, identity, settings.token)
+    wrapper = ClientWrapper(client, identity, settings.token, Meter(settings.plug))
     watch_connections(split_address(settings.server_address)[1])
     warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")
     progress.lines.start()
@@ -75,7 +76,7 @@ def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> 
             if not was_refused:
                 attempts.tell(f"connecting to {address}")
             was_refused = False
-            progress.tell("connected", then="waits for the server")
+            progress.tell("connected, waits for the server")
             answer_server(address, root_certificate, wrapper.answer)
             return
         except ConnectionLost as lost:
@@ -114,7 +115,7 @@ class _Attempts:
 
     def wait(self) -> None:
         """Wait before the next attempt; raises Refused if it is time to give up."""
-        progress.tell("not connected", then="tries again")
+        progress.tell("not connected, tries again")
         remaining = self.give_up_at - time.monotonic()
         if remaining <= 0:
             raise Refused(f"no connection to {self.address} for {self.retry_for:g} s: giving up")
