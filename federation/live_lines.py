@@ -36,7 +36,7 @@ class LiveLines:
 
     def start(self) -> None:
         """Show the lines, if there is a terminal that can."""
-        if os.name != "posix" or not os.isatty(1) or os.environ.get("TERM", "dumb") == "dumb":
+        if os.name != "posix" or not os.isatty(1) or os.environ.get("TERM") in (None, "", "dumb"):
             return
         self._terminal = make_safe(open(os.dup(1), "w", encoding=sys.stdout.encoding))  # noqa: SIM115, PTH123
         self._redirected = [file for file in (1, 2) if os.path.sameopenfile(1, file)]
@@ -57,6 +57,7 @@ class LiveLines:
             self._thread.join(LAST_WORDS)  # which has found the end of the pipe
 
     def _run(self) -> None:
+        self._draw(b"", is_over=False)
         while True:
             has_news = bool(select.select([self._pipe], [], [], REFRESH)[0])
             printed = os.read(self._pipe, 65536) if has_news else b""
