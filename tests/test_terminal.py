@@ -136,7 +136,7 @@ def test_a_client(terminal, start, address, mnist, tmp_path, framework):
     )  # fmt: skip
     flags = "--cid", 0, "--num_clients", 2, "--mnist", "--data_dir", mnist, "--threads", 1
     terminal.type(sys.executable, f"client_{framework}.py", *flags, "--server_address", address)
-    terminal.wait_for(r"^round 1, training, then the server averages: epoch \d+ of 40 ━+─+ \d+%, \d+ s left$")
+    terminal.wait_for(r"^round 1, epoch \d+ of 40 ━+─+ \d+%, \d+ s left, then the server averages$")
     server.popen.kill()
     terminal.wait_for("^not connected, tries again$", 120)
     screen = terminal.wait_for("^lost the server")
