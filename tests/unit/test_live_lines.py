@@ -165,7 +165,7 @@ def test_in_the_background_there_are_no_lines():
         os.kill(child, 9)
         os._exit(0)
     """)
-    assert screen(output)[-2:] == ["printed", ""]
+    assert output.endswith(b"printed\r\n")  # and nothing where somebody types
 
 
 @pytest.mark.parametrize("terminal", ["dumb", ""])
