@@ -35,13 +35,16 @@ PORT = 8000  # where the laptop offers packages
 DISK = "8G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
 PROGRAMS = ("debootstrap", "dpkg-scanpackages", "ip", "mkfs.ext4", "nsenter", "ssh", "systemd-nspawn", "unshare")
-HYBRID = [Path("/sys/fs/cgroup", name) for name in ("unified", "systemd")]  # where control groups of versions 1 and 2 mix
+HYBRID = [
+    Path("/sys/fs/cgroup", name) for name in ("unified", "systemd")
+]  # where control groups of versions 1 and 2 mix
 
 # What Raspberry Pi OS Lite has, as far as it matters here; and what the README has people install.
-INCLUDED = "systemd,systemd-sysv,dbus,openssh-server,python3,sudo,iproute2"
+INCLUDED = "systemd,systemd-sysv,dbus,openssh-server,python3,python3-apt,sudo,iproute2"
 OFFERED = "python3-venv rsync tmux"
 MAKE_BASE = f"""
 debootstrap --variant=minbase --include={INCLUDED} bookworm base
+chroot base apt-get clean
 chroot base apt-get install --yes --download-only {OFFERED}
 mkdir -p packages/debian
 mv base/var/cache/apt/archives/*.deb packages/debian
@@ -66,7 +69,11 @@ mount -t tmpfs tmpfs /run
 for group in $CONTROL_GROUPS; do
     echo 0 > "$group/cgroup.procs"
 done
-exec "$@"
+code=133  # that the system wants to be started again
+while [ $code = 133 ]; do
+    code=0
+    "$@" || code=$?
+done
 """
 
 
