@@ -1,0 +1,307 @@
+"""Boot Debian systems that stand in for Raspberry Pis: each with systemd, sshd, a disk and an address of its own.
+
+By hand, to try things on boards that one does not have, until Ctrl-C:
+
+    sudo python tests/virtual_boards.py 4
+
+They are containers of systemd-nspawn, in a network namespace that stands for the network at home: the laptop has the
+address 192.168.1.10 there, board-1 has 192.168.1.101, and no other machine is in reach. So the laptop offers them what
+they would get from the internet: Debian packages, and those that requirements_tf.txt names, for apt and pip.
+
+Needs root on Debian, debootstrap, dpkg-dev, iproute2, openssh-client, systemd-container, and 1 GB in the folder CACHE.
+The boards have this machine's processor, kernel, memory and clock: they show nothing about speed or memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+from processes import LOOK_EVERY, ROOT, Process
+
+CACHE = Path.home() / ".cache/virtual_boards"
+LAPTOP = "192.168.1.10"
+PORT = 8000  # where the laptop offers packages
+DISK = "8G"  # of each board; takes as much space as there is in it
+BOOT_SECONDS = 120  # from power to ssh at the latest
+PROGRAMS = ("debootstrap", "dpkg-scanpackages", "ip", "mkfs.ext4", "nsenter", "ssh", "systemd-nspawn", "unshare")
+HYBRID = [Path("/sys/fs/cgroup", name) for name in ("unified", "systemd")]  # where control groups of versions 1 and 2 mix
+
+# What Raspberry Pi OS Lite has, as far as it matters here; and what the README has people install.
+INCLUDED = "systemd,systemd-sysv,dbus,openssh-server,python3,sudo,iproute2"
+OFFERED = "python3-venv rsync tmux"
+MAKE_BASE = f"""
+debootstrap --variant=minbase --include={INCLUDED} bookworm base
+chroot base apt-get install --yes --download-only {OFFERED}
+mkdir -p packages/debian
+mv base/var/cache/apt/archives/*.deb packages/debian
+(cd packages/debian && dpkg-scanpackages --multiversion . > Packages)
+echo "deb [trusted=yes] http://{LAPTOP}:{PORT}/debian ./" > base/etc/apt/sources.list
+printf "[global]\\nno-index = true\\nfind-links = http://{LAPTOP}:{PORT}/python\\ntrusted-host = {LAPTOP}\\n" \
+    > base/etc/pip.conf
+chroot base useradd --create-home --shell /bin/bash pi
+echo "pi ALL=(ALL) NOPASSWD: ALL" > base/etc/sudoers.d/pi
+echo "AuthorizedKeysFile /etc/ssh/laptop.pub" > base/etc/ssh/sshd_config.d/laptop.conf
+chroot base systemctl enable systemd-networkd ssh
+rm -r base/etc/hostname base/etc/resolv.conf base/var/lib/apt/lists/*
+: > base/etc/machine-id
+"""
+
+# In namespaces of the board's own, which take all processes and mounts with them when they end.
+BOOT = """
+mount -o loop disk.img disk
+mkdir -p disk/changes disk/work
+mount -t overlay overlay -o "lowerdir=$0,upperdir=$PWD/disk/changes,workdir=$PWD/disk/work" root
+mount -t tmpfs tmpfs /run
+for group in $CONTROL_GROUPS; do
+    echo 0 > "$group/cgroup.procs"
+done
+exec "$@"
+"""
+
+
+def missing() -> str:
+    """Return why boards cannot boot here; nothing if they can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    return ", ".join(f"there is no {program}" for program in PROGRAMS if not shutil.which(program))
+
+
+def run(*command: object, timeout: float = 60, **arguments: Any) -> str:
+    """Return what a command prints; raise CalledProcessError if it fails."""
+    result = subprocess.run(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, **arguments
+    )
+    if result.returncode != 0:
+        print(result.stdout)
+        result.check_returncode()
+    return result.stdout
+
+
+@contextlib.contextmanager
+def made_once(folder: Path) -> Iterator[Path | None]:
+    """Give a folder to fill, which gets the name `folder` once that is done; None if there is one of that name."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            yield None
+            return
+        kind = folder.name.partition("-")[0]
+        for old in folder.parent.glob(f"{kind}-*"):  # by another recipe, or not finished
+            shutil.rmtree(old)
+        making = folder.with_name(f"{kind}-unfinished")
+        making.mkdir()
+        yield making
+        making.rename(folder)
+
+
+def make_base(cache: Path) -> Path:
+    """Return the folder with the boards' common `base` and `packages`; made if it is not there, in about a minute."""
+    recipe = hashlib.sha256(MAKE_BASE.encode()).hexdigest()[:12]
+    with made_once(cache / f"debian-{recipe}") as folder:
+        if folder:
+            run("bash", "-euxc", MAKE_BASE, cwd=folder, timeout=1200)
+    return cache / f"debian-{recipe}"
+
+
+def fetch_python_packages(cache: Path) -> Path:
+    """Return a folder with the packages that requirements_tf.txt asks for; downloaded with pip's settings if need be."""
+    requirements = ROOT / "requirements_tf.txt"
+    name = f"python-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
+    with made_once(cache / name) as folder:
+        if folder:
+            options = ("--python-version", "3.11", "--only-binary", ":all:", "--dest", folder)
+            run(sys.executable, "-m", "pip", "download", "--requirement", requirements, *options, timeout=1800)
+    return cache / name
+
+
+class Board:
+    """A board that is on from the start; all waits have a deadline."""
+
+    def __init__(self, boards: VirtualBoards, number: int) -> None:
+        self.boards = boards
+        self.name = f"board-{number}"
+        self.address = f"192.168.1.{100 + number}"
+        self.folder = boards.folder / self.name
+        for name in ("disk", "root"):
+            (self.folder / name).mkdir(parents=True)
+        run("truncate", "--size", DISK, self.folder / "disk.img")
+        run("mkfs.ext4", "-q", "-m", "0", self.folder / "disk.img")
+        network = f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={LAPTOP}\n"
+        (self.folder / "host0.network").write_text(network)
+        hierarchies = [path for path in HYBRID if path.exists()] or [HYBRID[0].parent]
+        self.groups = [path / f"{boards.laptop}-{self.name}" for path in hierarchies]
+        self.process: Process | None = None
+
+    def power_on(self) -> None:
+        """Boot, and wait until it answers."""
+        self.start()
+        self.wait_until_up()
+
+    def start(self) -> None:
+        """Boot."""
+        given = {
+            self.folder / "host0.network": "/etc/systemd/network/10-host0.network",
+            self.boards.folder / "hosts": "/etc/hosts",
+            self.boards.ssh_key.with_suffix(".pub"): "/etc/ssh/laptop.pub",
+        }
+        command = [
+            *("setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/run/netns/{self.boards.laptop}"),
+            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *("bash", "-euc", BOOT, str(self.boards.base)),
+            *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", f"--machine={self.name}"),
+            *(f"--directory={self.folder / 'root'}", "--network-bridge=home", "--resolv-conf=off", "--link-journal=no"),
+            *(f"--bind-ro={source}:{target}" for source, target in given.items()),
+        ]
+        for group in self.groups:
+            group.mkdir(exist_ok=True)
+        groups = {"CONTROL_GROUPS": " ".join(map(str, self.groups))}
+        log = self.folder / "console.log"
+        self.process = Process(command, log, cwd=self.folder, stdin=subprocess.DEVNULL, env=groups)
+
+    def wait_until_up(self, after: str = "") -> None:
+        """Wait until it answers over ssh, in another boot than `after`, and all its services have started."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            with contextlib.suppress(subprocess.SubprocessError):
+                if self.boot_id() != after:
+                    self.ssh("systemctl is-system-running --wait || true")
+                    return
+            console = self.process.output if self.process else ""
+            assert time.monotonic() < deadline, f"{self.name} does not answer:\n{console}"
+            time.sleep(LOOK_EVERY)
+
+    def boot_id(self) -> str:
+        """Return what is another one after each start."""
+        return self.ssh("cat /proc/sys/kernel/random/boot_id", timeout=10)
+
+    def ssh(self, command: str, timeout: float = 300) -> str:
+        """Run a command as the user pi and return its output; raise CalledProcessError if it fails."""
+        return run(*self.boards.on_laptop("ssh", *self.boards.ssh_options, f"pi@{self.name}", command), timeout=timeout)
+
+    def power_off(self) -> None:
+        """Cut the power: nothing on the board learns of it."""
+        if self.process:
+            unshare = self.process.popen
+            if unshare.poll() is None:  # it ends when its child has, and all in the child's namespaces
+                children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
+                for pid in map(int, children or [unshare.pid]):
+                    os.kill(pid, signal.SIGKILL)
+                unshare.wait(30)
+            self.process = None
+            for group in self.groups:
+                run("find", group, "-depth", "-type", "d", "-delete")
+
+    def reboot(self) -> None:
+        """Restart in the orderly way, and wait until it answers."""
+        before = self.boot_id()
+        self.ssh("sudo reboot || true")
+        self.wait_until_up(after=before)
+
+    def connect(self, connected: bool = True) -> None:
+        """Plug its network cable in."""
+        state = "up" if connected else "down"
+        run("ip", "-n", self.boards.laptop, "link", "set", f"vb-{self.name}", state)
+
+    def disconnect(self) -> None:
+        """Pull its network cable out."""
+        self.connect(False)
+
+    def fill_disk(self) -> None:
+        """Leave no space on its disk."""
+        self.ssh("sudo fallocate --length $(($(df --output=avail --block-size=1 / | tail -1) - 65536)) /full")
+
+
+class VirtualBoards:
+    """Boards that have booted, and the laptop beside them; nothing of them is left when the block ends.
+
+    folder: takes the boards' disks, and is there already. cache: is kept for the next time.
+    """
+
+    def __init__(self, folder: Path, cache: Path = CACHE, number: int = 4) -> None:
+        self.folder = folder
+        self.cache = cache
+        self.number = number
+        self.laptop = f"laptop-{os.getpid()}"
+        self.ssh_key = folder / "key"
+        self.ssh_options = [
+            *("-i", str(self.ssh_key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR"),
+            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+        ]
+
+    def __enter__(self) -> VirtualBoards:
+        made = make_base(self.cache)
+        self.base = made / "base"
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._remove)
+            self._make_network()
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.ssh_key)
+            offered = self.folder / "packages"
+            offered.mkdir()
+            (offered / "debian").symlink_to(made / "packages/debian")
+            (offered / "python").symlink_to(fetch_python_packages(self.cache))
+            command = self.on_laptop(sys.executable, "-m", "http.server", "--directory", str(offered), str(PORT))
+            self._packages = Process(["setpriv", "--pdeathsig", "KILL", *command], self.folder / "packages.log")
+            stack.callback(self._packages.popen.wait, 30)
+            stack.callback(self._packages.popen.kill)
+            self.boards = [Board(self, number) for number in range(1, self.number + 1)]
+            for board in self.boards:
+                stack.callback(board.power_off)
+                board.start()
+            for board in self.boards:
+                board.wait_until_up()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __getitem__(self, index: int) -> Board:
+        return self.boards[index]
+
+    def __iter__(self) -> Iterator[Board]:
+        return iter(self.boards)
+
+    def on_laptop(self, *command: str) -> list[str]:
+        """Return a command that runs `command` on the laptop, where the boards' names are known."""
+        return ["ip", "netns", "exec", self.laptop, *command]
+
+    def _make_network(self) -> None:
+        hosts = f"127.0.0.1 localhost\n{LAPTOP} laptop\n"
+        hosts += "".join(f"192.168.1.{100 + n} board-{n} board-{n}.local\n" for n in range(1, self.number + 1))
+        (self.folder / "hosts").write_text(hosts)
+        own = Path("/etc/netns", self.laptop)  # ip netns exec puts what is there in the place of what is in /etc
+        own.mkdir(parents=True)
+        shutil.copy(self.folder / "hosts", own)
+        run("ip", "netns", "add", self.laptop)
+        ip = ("ip", "-n", self.laptop)
+        run(*ip, "link", "add", "home", "type", "bridge")
+        run(*ip, "address", "add", f"{LAPTOP}/24", "dev", "home")
+        run(*ip, "link", "set", "lo", "up")
+        run(*ip, "link", "set", "home", "up")
+
+    def _remove(self) -> None:
+        subprocess.run(["ip", "netns", "delete", self.laptop], stderr=subprocess.DEVNULL)
+        shutil.rmtree(f"/etc/netns/{self.laptop}", ignore_errors=True)
+        for name in ("disk.img", "packages"):
+            for path in self.folder.rglob(name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder, VirtualBoards(Path(folder), number=int(sys.argv[1])) as boards:
+        for board in boards:
+            print(*boards.on_laptop("ssh", *boards.ssh_options, f"pi@{board.name}"))
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
