@@ -39,7 +39,7 @@ HYBRID = [Path("/sys/fs/cgroup", name) for name in ("unified", "systemd")]  # wh
 
 # What Raspberry Pi OS Lite has, as far as it matters here; and what the README has people install.
 INCLUDED = "systemd,systemd-sysv,dbus,openssh-server,python3,sudo,iproute2"
-OFFERED = "python3-venv rsync tmux"
+OFFERED = "python3-venv python3-apt rsync tmux"
 MAKE_BASE = f"""
 debootstrap --variant=minbase --include={INCLUDED} bookworm base
 chroot base apt-get install --yes --download-only {OFFERED}
