@@ -19,6 +19,7 @@ from federation.addresses import server_address
 from federation.client.connection import stay_connected
 from federation.client.flags import parse_client
 from federation.client.light_import import AdamW, torchvision_models
+from federation.client.progress import show_progress
 from federation.client.threads import choose_threads
 from federation.flags import ArgumentParser, whole_number
 from federation.partitions import Examples, load_partition
@@ -28,7 +29,6 @@ import torch
 import torch.nn.functional as F
 from flwr.common import NDArrays, Scalar
 from torch import Tensor, nn
-from tqdm import tqdm
 
 NUM_CLIENTS = 50  # number of partitions of the data set, the same on all clients
 EPOCHS, BATCH_SIZE = 3, 16  # in a round, for a server that does not say; ours does: see fit_config in server.py
@@ -113,12 +113,14 @@ def train(
         total_loss, num_examples = torch.zeros((), device=DEVICE), 0
         # Batches of nearly equal size, because BatchNorm cannot work on a last batch of one image.
         batches = torch.randperm(len(labels), device=DEVICE).tensor_split(num_batches)
-        for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, disable=None)):
+        for step, batch in enumerate(batches):
             inputs = to_inputs(augment(images[batch]) if is_colour else images[batch])
             loss = F.cross_entropy(model(inputs), labels[batch])
             model.zero_grad()
             loss.backward()
-            progress = max((epoch + (step + 0.5) / num_batches) / epochs, time_used)  # from 0 to 1
+            epochs_done = epoch + (step + 0.5) / num_batches
+            progress = max(epochs_done / epochs, time_used)  # from 0 to 1
+            show_progress(epochs_done, epochs, progress)  # on the terminal, if there is one
             optimizer.step(learning_rate * one_cycle(progress))
             total_loss += loss.detach() * len(batch)
             num_examples += len(batch)

@@ -13,12 +13,12 @@ CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards take MNIST a
 from __future__ import annotations
 
 import math
-import sys
 import time
 
 from federation.addresses import server_address
 from federation.client.connection import stay_connected
 from federation.client.flags import parse_client
+from federation.client.progress import show_progress
 from federation.client.threads import choose_threads
 from federation.flags import ArgumentParser, whole_number
 from federation.partitions import Examples, load_partition
@@ -54,10 +54,8 @@ def small_cnn() -> keras.Model:
 
 
 def mobilenet() -> keras.Model:
-    """Return MobileNetV3-small (Howard et al., 2019), adapted to small images and few training steps.
-
-    It takes pixels from 0 to 255: Keras has built the preprocessing into the model.
-    """
+    """Return MobileNetV3-small (Howard et al., 2019), adapted to small images and few training steps."""
+    # It takes pixels from 0 to 255: Keras has built the preprocessing into the model.
     # Without dropout: its random numbers do not come from the seed of a fit, and it gains nothing in so few steps.
     original = keras.applications.MobileNetV3Small((32, 32, 3), weights=None, classes=10, dropout_rate=0)
     names = [layer.name.lower() for layer in original.layers]
@@ -108,17 +106,19 @@ def one_cycle(progress: float) -> float:
 
 
 class Schedule(keras.callbacks.Callback):
-    """Sets the learning rate of each of `num_steps` steps to `one_cycle` of `peak`; ends the fit after `seconds`."""
+    """Sets the learning rate of each step to `one_cycle` of `peak`; ends the fit after `seconds`."""
 
-    def __init__(self, peak: float, num_steps: int, seconds: float) -> None:
+    def __init__(self, peak: float, epochs: int, num_batches: int, seconds: float) -> None:
         super().__init__()
-        self.peak, self.num_steps, self.seconds = peak, num_steps, seconds
+        self.peak, self.epochs, self.num_batches, self.seconds = peak, epochs, num_batches, seconds
         self.started = time.monotonic()
         self.step, self.time_used = 0, 0.0  # the second: of `seconds`, from 0 to 1
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Set the learning rate of a step."""
-        progress = max((self.step + 0.5) / self.num_steps, self.time_used)  # from 0 to 1
+        epochs_done = (self.step + 0.5) / self.num_batches
+        progress = max(epochs_done / self.epochs, self.time_used)  # from 0 to 1
+        show_progress(epochs_done, self.epochs, progress)  # on the terminal, if there is one
         self.model.optimizer.learning_rate = self.peak * one_cycle(progress)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -145,8 +145,8 @@ def train(
     variables = model.optimizer.variables
     for variable in variables() if callable(variables) else variables:  # a method up to TensorFlow 2.15
         variable.assign(tf.zeros_like(variable))  # each fit starts with a fresh optimizer
-    schedule = Schedule(learning_rate, epochs * num_batches, seconds)
-    history = model.fit(data, epochs=epochs, shuffle=False, callbacks=[schedule], verbose=int(sys.stdout.isatty()))
+    schedule = Schedule(learning_rate, epochs, num_batches, seconds)
+    history = model.fit(data, epochs=epochs, shuffle=False, callbacks=[schedule], verbose=0)
     return history.history["loss"][-1], schedule.step / num_batches
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import warnings
@@ -46,6 +47,11 @@ class Run(NamedTuple):
         known = [value for value in values if math.isfinite(value)]
         is_whole = len(known) == len(values) and len({row["round"] for row in rows}) == last_round
         return math.fsum(known) if known else math.nan, is_whole
+
+    def whole_cost(self, name: str, last_round: int) -> float:
+        """Return a cost until the end of a round, NaN if not all of it is known."""
+        total, is_whole = self.cost(name, last_round)
+        return total if is_whole else math.nan
 
 
 def read_run(folder: Path) -> Run:
@@ -107,29 +113,39 @@ class Comparison:
         return "\n".join(lines)
 
     def draw(self, path: Path) -> None:
-        """Draw accuracy by round and by seconds into the file `path`; raises OSError if it cannot be written."""
+        """Draw accuracy by round, by seconds and, where all clients told them, by joules into the file `path`.
+
+        Raises OSError if it cannot be written.
+        """
         from matplotlib.figure import Figure  # here, because the table does without it
         from matplotlib.ticker import MaxNLocator
 
-        figure = Figure(figsize=(11, max(4.0, 0.25 * len(self.runs))), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for i, (run, curve) in enumerate(zip(self.runs, self.curves)):
-            style = {
-                "color": COLOURS[i % len(COLOURS)],
-                "marker": MARKERS[i % len(MARKERS)],
-                "markevery": max(1, len(curve) // MARKERS_IN_A_CURVE),
-                "linestyle": STYLES[i // len(COLOURS) % len(STYLES)],
-                "markersize": 5,
-            }
-            axes[0].plot(curve.keys(), curve.values(), **style)
-            axes[1].plot([run.cost("seconds", server_round)[0] for server_round in curve], curve.values(), **style)
-        for axis, unit in zip(axes, ("round", "seconds")):
+        panels: dict[str, list[list[float]]] = {
+            "round": [[*curve] for curve in self.curves],
+            "seconds": [[run.cost("seconds", r)[0] for r in curve] for run, curve in zip(self.runs, self.curves)],
+            "joules": [[run.whole_cost("joules", r) for r in curve] for run, curve in zip(self.runs, self.curves)],
+        }
+        if not any(map(math.isfinite, itertools.chain(*panels["joules"]))):
+            del panels["joules"]
+        figure = Figure(figsize=(1 + 5 * len(panels), max(4.0, 0.25 * len(self.runs))), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True)
+        for axis, (unit, costs) in zip(axes, panels.items()):
+            for i, curve in enumerate(self.curves):
+                style = {
+                    "color": COLOURS[i % len(COLOURS)],
+                    "marker": MARKERS[i % len(MARKERS)],
+                    "markevery": max(1, len(curve) // MARKERS_IN_A_CURVE),
+                    "linestyle": STYLES[i // len(COLOURS) % len(STYLES)],
+                    "markersize": 5,
+                }
+                axis.plot(costs[i], curve.values(), **style)
             axis.axhline(self.accuracy, color="0.4", linestyle="--", linewidth=1)
             axis.set(title=f"Accuracy by {unit}", xlabel=unit)
             axis.grid(color="0.9")
         axes[0].set_ylabel(f"on {TESTED_ON[self.column]}")
         axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[1].set_xlim(left=0)
+        for axis in axes[1:]:
+            axis.set_xlim(left=0)
         names = [name.replace("$", r"\$") for name in self.names]  # else it begins a formula
         legend = figure.legend(axes[0].get_lines(), map(str, range(len(names) + 1)), loc="outside right upper")
         for text, name in zip(legend.get_texts(), [*names, f"accuracy {self.accuracy:g}"]):

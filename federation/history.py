@@ -1,13 +1,15 @@
-"""The picture of a run: loss and accuracy by round, seconds by client."""
+"""The picture of a run: loss and accuracy by round, seconds by client: python -m federation.history results/monday."""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from federation.files import replaced
-from federation.tables import Rows, number
+from federation.tables import Rows, number, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,3 +49,15 @@ def _draw_curve(axis: Axes, rows: Rows, column: str, label: str) -> None:
     points = [point for point in points if math.isfinite(sum(point))]
     if points:
         axis.plot(*zip(*points), marker="o", label=label)
+
+
+def main() -> None:
+    """Draw history.png in the folder that the command line names, without keeping others from the processor."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(19)
+    folder = Path(sys.argv[1])
+    draw_history(folder / "history.png", *(read_table(folder / name) for name in ("rounds.csv", "clients.csv")))
+
+
+if __name__ == "__main__":
+    main()

@@ -23,10 +23,11 @@ def make_output_safe() -> None:
     # libraries print in C. So /dev/null takes the place of all three.
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123
-    sys.stdout, sys.stderr = _safe(sys.stdout), _safe(sys.stderr)
+    sys.stdout, sys.stderr = make_safe(sys.stdout), make_safe(sys.stderr)
 
 
-def _safe(stream: TextIO | None) -> TextIO:
+def make_safe(stream: TextIO | None) -> TextIO:
+    """Return a stream that writes to the file of `stream`, None being closed, without its errors and endless waits."""
     if stream is None:
         stream = open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:

@@ -8,6 +8,8 @@ history.png    loss and accuracy by round, seconds by client
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any, Dict, Iterable, Mapping
 
 from federation.arrays import as_number
 from federation.checkpoint import Checkpoint
-from federation.handshake import identity_of, key_of
+from federation.handshake import identity_of, key_of, printable
 from federation.history import draw_history
 from federation.tables import Table
 
@@ -23,15 +25,17 @@ from flwr.common import EvaluateRes, FitRes
 from flwr.server.client_proxy import ClientProxy
 
 Row = Dict[str, Any]  # by column
+DRAW_EVERY = 5  # seconds, if rounds are shorter
 
 TRAFFIC = "sent_mb", "received_mb"  # millions of bytes, as the server sees it
+TEXTS = "power_source", "throttled"  # all else that clients tell are numbers
 TABLES = {
     "rounds.csv": (
         "round", "clients", "failures", "loss", "accuracy", "central_loss", "central_accuracy", "seconds",
     ),
     "clients.csv": (
         "round", "cid", "device", "examples", "epochs", "loss", "accuracy", "seconds",
-        "train_loss", "peak_memory_mb", "temperature_c", *TRAFFIC,
+        "train_loss", "peak_memory_mb", "temperature_c", "energy_j", "power_w", *TEXTS, *TRAFFIC,
     ),
     "classes.csv": ("round", "label", "class", "examples", "accuracy"),
 }  # fmt: skip
@@ -51,6 +55,11 @@ class Report:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._drawing: subprocess.Popen | None = None
+        self._draw_at = time.monotonic() + DRAW_EVERY
+        self.round = 0 if resumed is None else resumed.round  # the last one that began
+        self.round_started: float | None = None  # by time.monotonic(); None: no round is under way
+        self.latest: dict[tuple[bool, int, str], Row] = {}  # the last row of each client
         self.tables = {name: Table(folder / name, columns, name == "classes.csv") for name, columns in TABLES.items()}
         for table in self.tables.values():
             if resumed is None:
@@ -65,10 +74,10 @@ class Report:
 
     def start_round(self, server_round: int) -> None:
         """Start the clock of a round."""
+        self.round, self.round_started = server_round, time.monotonic()
         self._round: Row = {"round": server_round}
         self._clients: dict[tuple[bool, int, str], Row] = {}  # by client
         self._classes: dict[str, Row] = {}  # by label
-        self._started = time.monotonic()
 
     def add_fit(self, client: ClientProxy, result: FitRes) -> None:
         """Add what a client that trained reports about it."""
@@ -96,12 +105,15 @@ class Report:
 
     def end_round(self, results: int, failures: int, loss: float | None, accuracy: float | None) -> None:
         """Add the round to the tables and print its line; None stands for what no client reported."""
-        self.seconds = round(time.monotonic() - self._started, 3)  # of the last round
+        assert self.round_started is not None
+        self.seconds = round(time.monotonic() - self.round_started, 3)  # of the last round
+        self.round_started = None
         row = {**self._round, "clients": results, "failures": failures, "loss": loss, "accuracy": accuracy}
         self.tables["rounds.csv"].add([{**row, "seconds": self.seconds}])
         self.tables["clients.csv"].add(self._clients[key] for key in sorted(self._clients))
         self.tables["classes.csv"].add(self._classes.values())
         self._save()
+        self.latest = {**self.latest, **self._clients}
         figures = [
             f"{name.replace('_', ' ')} {row[name]:.4f}"
             for name in ("loss", "accuracy", "central_loss", "central_accuracy")
@@ -111,9 +123,12 @@ class Report:
         costs = f"{megabytes:.2f} MB", f"{self.seconds:.1f} s"
         line = ", ".join([f"{results} results and {failures} failures", *figures, *costs])
         print(f"round {row['round']}: {line}")
+        self._draw_meanwhile()
 
     def close(self) -> None:
         """Write what is not yet in the tables, or tell where it is."""
+        if self._drawing is not None:
+            self._drawing.kill()
         self._save()
         for table in self.tables.values():
             told = table.rescue()
@@ -128,10 +143,26 @@ class Report:
         except Exception as error:  # the disk is full, or whatever matplotlib stumbles over: no harm to the run
             print(f"server.py: cannot draw history.png: {error}", file=sys.stderr)
 
+    def _draw_meanwhile(self) -> None:
+        """Have history.png drawn by a process of its own, which the next round does not notice."""
+        now = time.monotonic()
+        if now < self._draw_at or (self._drawing is not None and self._drawing.poll() is None):
+            return
+        self._draw_at = now + DRAW_EVERY
+        command = [sys.executable, "-m", "federation.history", self.folder.resolve()]
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)  # `draw` tells of errors
+        with contextlib.suppress(OSError):  # too many processes
+            # In a session of its own, because Ctrl-C is not for it.
+            root = Path(__file__).parents[1]
+            self._drawing = subprocess.Popen(command, cwd=root, start_new_session=True, **quiet)  # type: ignore[call-overload]
+
     def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
         row = self._clients.setdefault(key_of(client), {"round": self._round["round"]})
-        own = "round", "examples", *TRAFFIC  # not for a metric to say
-        row.update({name: v for name, v in metrics.items() if name not in own and as_number(v) is not None})
+        for name, value in metrics.items():
+            if name in TEXTS and isinstance(value, str):
+                row[name] = printable(value)
+            elif name not in ("round", "examples", *TEXTS, *TRAFFIC) and as_number(value) is not None:
+                row[name] = value
         identity = identity_of(client)
         if identity is not None:
             row.update(cid=identity.cid, device=identity.device)

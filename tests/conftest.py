@@ -59,6 +59,9 @@ FAULTS = {
     "old Python": "50 normal runs on Python 3.8 with Flower 1.11.1",
     "flapping server": "200 servers that come and go",
     "mixed versions": "Flower 1.6.0, 1.11.1, 1.25.0 and the newest in one federation",
+    "power cut": "a board that loses power in mid-round",
+    "restarted board": "a board that restarts in mid-round",
+    "pulled cable": "a board whose network cable is pulled out for 20 s",
     "noise": "random bytes, HTTP and 1,000 connections to the server's port",
 }
 

@@ -33,6 +33,7 @@ CLIENT_MISTAKES = {
     "--cid 0 --alpha inf": "argument --alpha: must be a number from 0.01 to 1000000, not 'inf'",
     "--cid 0 --alpha even": "argument --alpha: must be a number from 0.01 to 1000000, not 'even'",
     "--cid 0 --retry_for 0": "argument --retry_for: must be a number of seconds above 0, not '0'",
+    "--cid 0 --meter 192.168.1.20": "argument --meter: must be like http://192.168.1.20, not '192.168.1.20'",
     "--cid 0 --token_file nowhere": "argument --token_file: cannot read nowhere: No such file or directory",
     "--cid 0 --token_file README.md": "argument --token_file: README.md is of no use: it holds no token: one word",
     "--cid 0 --root_certificate nowhere": "argument --root_certificate: cannot read nowhere: No such file",

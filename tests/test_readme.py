@@ -203,13 +203,18 @@ def test_every_block_is_run_or_needs_hardware(document):
             assert re.match(r"\./(\w+\.sh)", block.text)[1] in runner, block
 
 
-@pytest.fixture
-def copy(tmp_path, cifar10) -> Path:
-    """The project as somebody gets it, with both data sets already in its data folder."""
-    folder = tmp_path / "embedded-devices"
+def copy_project(folder: Path) -> None:
+    """Copy the project as somebody gets it."""
     for name in project_files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
+
+
+@pytest.fixture
+def copy(tmp_path, cifar10) -> Path:
+    """The project, with both data sets already in its data folder."""
+    folder = tmp_path / "embedded-devices"
+    copy_project(folder)
     shutil.copytree(cifar10, folder / "data")
     copy_sample(folder / "data")
     return folder

@@ -32,16 +32,17 @@ from processes import LOOK_EVERY, ROOT, Process
 CACHE = Path.home() / ".cache/virtual_boards"
 LAPTOP = "192.168.1.10"
 PORT = 8000  # where the laptop offers packages
-DISK = "8G"  # of each board; takes as much space as there is in it
+DISK = "20G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
 PROGRAMS = ("debootstrap", "dpkg-scanpackages", "ip", "mkfs.ext4", "nsenter", "ssh", "systemd-nspawn", "unshare")
-HYBRID = [Path("/sys/fs/cgroup", name) for name in ("unified", "systemd")]  # where control groups of versions 1 and 2 mix
+HYBRID = [Path("/sys/fs/cgroup", name) for name in ("unified", "systemd")]  # control groups: 2 and 1
 
 # What Raspberry Pi OS Lite has, as far as it matters here; and what the README has people install.
-INCLUDED = "systemd,systemd-sysv,dbus,openssh-server,python3,sudo,iproute2"
-OFFERED = "python3-venv python3-apt rsync tmux"
+INCLUDED = "systemd,systemd-sysv,dbus,openssh-server,python3,python3-apt,sudo,iproute2"
+OFFERED = "python3-venv rsync tmux"
 MAKE_BASE = f"""
 debootstrap --variant=minbase --include={INCLUDED} bookworm base
+chroot base apt-get clean
 chroot base apt-get install --yes --download-only {OFFERED}
 mkdir -p packages/debian
 mv base/var/cache/apt/archives/*.deb packages/debian
@@ -49,7 +50,7 @@ mv base/var/cache/apt/archives/*.deb packages/debian
 echo "deb [trusted=yes] http://{LAPTOP}:{PORT}/debian ./" > base/etc/apt/sources.list
 printf "[global]\\nno-index = true\\nfind-links = http://{LAPTOP}:{PORT}/python\\ntrusted-host = {LAPTOP}\\n" \
     > base/etc/pip.conf
-chroot base useradd --create-home --shell /bin/bash pi
+chroot base useradd --create-home --shell /bin/bash --groups adm,sudo pi
 echo "pi ALL=(ALL) NOPASSWD: ALL" > base/etc/sudoers.d/pi
 echo "AuthorizedKeysFile /etc/ssh/laptop.pub" > base/etc/ssh/sshd_config.d/laptop.conf
 chroot base systemctl enable systemd-networkd ssh
@@ -66,7 +67,21 @@ mount -t tmpfs tmpfs /run
 for group in $CONTROL_GROUPS; do
     echo 0 > "$group/cgroup.procs"
 done
-exec "$@"
+code=133  # that the system wants to be started again
+while [ $code = 133 ]; do
+    code=0
+    "$@" || code=$?
+done
+"""
+
+SSH_CONFIG = """
+IdentityFile "{key}"
+StrictHostKeyChecking no
+UserKnownHostsFile /dev/null
+LogLevel ERROR
+BatchMode yes
+ConnectTimeout 5
+ServerAliveInterval 5
 """
 
 
@@ -116,7 +131,7 @@ def make_base(cache: Path) -> Path:
 
 
 def fetch_python_packages(cache: Path) -> Path:
-    """Return a folder with the packages that requirements_tf.txt asks for; downloaded with pip's settings if need be."""
+    """Return a folder with the packages that requirements_tf.txt asks for."""
     requirements = ROOT / "requirements_tf.txt"
     name = f"python-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
     with made_once(cache / name) as folder:
@@ -134,10 +149,11 @@ class Board:
         self.name = f"board-{number}"
         self.address = f"192.168.1.{100 + number}"
         self.folder = boards.folder / self.name
+        self.disk = self.folder / "disk.img"
         for name in ("disk", "root"):
             (self.folder / name).mkdir(parents=True)
-        run("truncate", "--size", DISK, self.folder / "disk.img")
-        run("mkfs.ext4", "-q", "-m", "0", self.folder / "disk.img")
+        run("truncate", "--size", DISK, self.disk)
+        run("mkfs.ext4", "-q", "-m", "0", self.disk)
         network = f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={LAPTOP}\n"
         (self.folder / "host0.network").write_text(network)
         hierarchies = [path for path in HYBRID if path.exists()] or [HYBRID[0].parent]
@@ -188,7 +204,7 @@ class Board:
 
     def ssh(self, command: str, timeout: float = 300) -> str:
         """Run a command as the user pi and return its output; raise CalledProcessError if it fails."""
-        return run(*self.boards.on_laptop("ssh", *self.boards.ssh_options, f"pi@{self.name}", command), timeout=timeout)
+        return run(*self.boards.on_laptop("ssh", f"pi@{self.name}", command), timeout=timeout)
 
     def power_off(self) -> None:
         """Cut the power: nothing on the board learns of it."""
@@ -235,18 +251,15 @@ class VirtualBoards:
         self.number = number
         self.laptop = f"laptop-{os.getpid()}"
         self.ssh_key = folder / "key"
-        self.ssh_options = [
-            *("-i", str(self.ssh_key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR"),
-            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
-        ]
+        self.ssh_options = ["-F", str(folder / "ssh_config")]  # not needed on the laptop, where they are the default
 
     def __enter__(self) -> VirtualBoards:
         made = make_base(self.cache)
         self.base = made / "base"
         with contextlib.ExitStack() as stack:
             stack.callback(self._remove)
-            self._make_network()
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.ssh_key)
+            self._make_network()
             offered = self.folder / "packages"
             offered.mkdir()
             (offered / "debian").symlink_to(made / "packages/debian")
@@ -267,7 +280,7 @@ class VirtualBoards:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def __getitem__(self, index: int) -> Board:
+    def __getitem__(self, index: Any) -> Any:
         return self.boards[index]
 
     def __iter__(self) -> Iterator[Board]:
@@ -281,9 +294,11 @@ class VirtualBoards:
         hosts = f"127.0.0.1 localhost\n{LAPTOP} laptop\n"
         hosts += "".join(f"192.168.1.{100 + n} board-{n} board-{n}.local\n" for n in range(1, self.number + 1))
         (self.folder / "hosts").write_text(hosts)
+        (self.folder / "ssh_config").write_text(SSH_CONFIG.format(key=self.ssh_key))
         own = Path("/etc/netns", self.laptop)  # ip netns exec puts what is there in the place of what is in /etc
-        own.mkdir(parents=True)
+        (own / "ssh").mkdir(parents=True)
         shutil.copy(self.folder / "hosts", own)
+        shutil.copy(self.folder / "ssh_config", own / "ssh")
         run("ip", "netns", "add", self.laptop)
         ip = ("ip", "-n", self.laptop)
         run(*ip, "link", "add", "home", "type", "bridge")
@@ -302,6 +317,6 @@ class VirtualBoards:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, VirtualBoards(Path(folder), number=int(sys.argv[1])) as boards:
         for board in boards:
-            print(*boards.on_laptop("ssh", *boards.ssh_options, f"pi@{board.name}"))
+            print(*boards.on_laptop("ssh", f"pi@{board.name}"))
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from federation import tls
+from federation.client.power import plug
 from federation.flags import (
     ArgumentParser,
     add_alpha,
@@ -19,6 +20,7 @@ from federation.flags import (
     whole_number,
 )
 from federation.partitions import Partition
+from federation.sensors import Plug
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class ClientSettings:
     root_certificate: bytes | None  # PEM; None: not encrypted
     token: bytes | None
     retry_for: float  # seconds
+    plug: Plug | None = None  # a metering plug that this device has
 
     @property
     def dataset(self) -> str:
@@ -54,6 +57,7 @@ def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Nam
         root_certificate=args.root_certificate,
         token=args.token,
         retry_for=args.retry_for,
+        plug=args.plug,
     )
     return args, settings
 
@@ -88,4 +92,12 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         default=math.inf,
         metavar="SECONDS",
         help="end after that long without a connection (default: never)",
+    )
+    parser.add_argument(
+        "--meter",
+        type=plug,
+        dest="plug",
+        metavar="URL",
+        help="a Shelly or Tasmota plug that measures this device's power, such as http://192.168.1.20 (default: the "
+        "device's own sensors)",
     )

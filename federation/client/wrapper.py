@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from typing import Any, Callable
 
 from federation import handshake
 from federation.client.device import vital_signs
+from federation.client.power import Meter
+from federation.client.progress import progress
 from federation.client.wire import failure
 from federation.transfer import LACKS, Inbound, Lacks, digest
 
@@ -27,18 +30,22 @@ from flwr.common import (
     Status,
 )
 
+MEANWHILE = {"fit": "training, then the server averages", "evaluate": "testing the average, then the next round"}
+AFTERWARDS = {"fit": "trained, waits for the average", "evaluate": "done, waits for the next round"}
+
 
 class ClientWrapper:
     """Answers the server's messages, and prints a line for each fit and evaluate.
 
-    It adds `seconds` and `vital_signs()` to the metrics. An error in the script's client is printed here and told to
-    the server, as a result that failed; the connection stays.
+    It adds `seconds`, `vital_signs()` and, to a fit, what the meter says to the metrics. An error in the script's
+    client is printed here and told to the server, as a result that failed; the connection stays.
     """
 
-    def __init__(self, client: NumPyClient, identity: handshake.Identity, token: bytes | None) -> None:
+    def __init__(self, client: NumPyClient, identity: handshake.Identity, token: bytes | None, meter: Meter) -> None:
         self.client = client.to_client()
         self.identity = identity
         self.token = token
+        self.meter = meter
         self.inbound = Inbound()
         self.last_fit: object = None  # what it was to do with which model
         self.last_result: FitRes | None = None
@@ -77,7 +84,7 @@ class ClientWrapper:
             return self.last_result
         self.last_result = None  # not in memory while it trains
         instruction.parameters = self.inbound.receive(instruction.parameters)
-        result = _measured("fit", self.client.fit, instruction)
+        result = _measured("fit", self.client.fit, instruction, self.meter)
         result.parameters = self.inbound.answer(result.parameters)
         self.inbound.forget()  # the next model is another one
         self.last_fit, self.last_result = this_fit, result
@@ -89,16 +96,23 @@ class ClientWrapper:
         return _measured("evaluate", self.client.evaluate, instruction)
 
 
-def _measured(task: str, call: Callable[[Any], Any], instruction: FitIns | EvaluateIns) -> Any:
+def _measured(
+    task: str, call: Callable[[Any], Any], instruction: FitIns | EvaluateIns, meter: Meter | None = None
+) -> Any:
     """Return `call(instruction)` with figures about the device among its metrics, and print what came of it."""
+    progress.tell(f"{_round(instruction)}, {MEANWHILE[task]}")
     started = time.perf_counter()
-    result = call(instruction)
-    seconds = time.perf_counter() - started
+    with meter or contextlib.nullcontext():
+        result = call(instruction)
+        seconds = time.perf_counter() - started
+    costs = meter.figures(seconds) if meter else {}
     metrics = _as_scalars(result.metrics)
     figures = {"loss": result.loss, **metrics} if task == "evaluate" else metrics
     shown = "".join(f", {name.replace('_', ' ')} {v:.4g}" for name, v in figures.items() if isinstance(v, float))
-    result.metrics = {**metrics, "seconds": round(seconds, 3), **vital_signs()}
-    print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s")
+    result.metrics = {**metrics, "seconds": round(seconds, 3), **vital_signs(), **costs}
+    spent = f", {costs['energy_j']:.1f} J at {costs['power_w']:.1f} W" if "energy_j" in costs else ""
+    print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s{spent}")
+    progress.tell(f"{_round(instruction)}, {AFTERWARDS[task]}")
     return result
 
 

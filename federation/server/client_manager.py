@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
+import time
+from collections import OrderedDict
 from dataclasses import asdict
 
 from federation.handshake import (
@@ -19,6 +20,7 @@ from federation.handshake import (
     question,
     refusal,
 )
+from federation.live_table import Activity
 
 from flwr.common import GetPropertiesIns, ReconnectIns
 from flwr.server.client_manager import ClientManager
@@ -26,6 +28,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
 
 GREETING_TIMEOUT = 30  # seconds
+MOST_REFUSALS = 100  # that are remembered
 
 
 class DeviceClientManager(ClientManager):
@@ -46,7 +49,8 @@ class DeviceClientManager(ClientManager):
         self._admitted: dict[str, ClientProxy] = {}  # by connection
         self._at_work: set[str] = set()  # connections
         self._changed = threading.Condition()
-        self._printed: deque[str] = deque(maxlen=100)  # refusals
+        self._activities: dict[tuple[bool, int, str], Activity] = {}  # by what tells clients apart
+        self._refusals: OrderedDict[str, float] = OrderedDict()  # lines, and when they came last
 
     def register(self, client: ClientProxy) -> bool:
         """Let a newcomer in as far as the door. Flower can only talk to it after this has returned."""
@@ -61,6 +65,8 @@ class DeviceClientManager(ClientManager):
         with self._changed:
             self._newcomers.discard(connection_of(client))
             was_admitted = self._admitted.pop(connection_of(client), None) is not None
+            if was_admitted:
+                self._note(client, "lost")
             number = len(self._admitted)
         if was_admitted and not self.run_is_over:  # told without the lock: a terminal may keep whoever prints waiting
             print(f"{name_of(client)} has left, {number} now")
@@ -87,21 +93,40 @@ class DeviceClientManager(ClientManager):
         clients.sort(key=key_of)  # in which order they came is chance
         return self.random.sample(clients, min(num_clients, len(clients)))
 
-    def start_work(self, client: ClientProxy) -> None:
-        """Make a client unavailable, because the server waits for an answer from it."""
+    def start_work(self, client: ClientProxy, task: str) -> None:
+        """Make a client unavailable, because the server waits for its answer to a task such as "fit"."""
         with self._changed:
             self._at_work.add(connection_of(client))
+            self._note(client, task)
 
     def end_work(self, client: ClientProxy) -> None:
         """Make a client available again, if it is still there."""
         with self._changed:
             self._at_work.discard(connection_of(client))
+            if connection_of(client) in self._admitted:
+                self._note(client, "")
             self._changed.notify_all()
 
     def by_cid(self) -> dict[int, ClientProxy]:
         """Return the available clients by their --cid, which survives connections and restarts."""
         clients = {client: identity_of(client) for client in self.all().values()}
         return {identity.cid: client for client, identity in clients.items() if identity is not None}
+
+    def activities(self) -> list[Activity]:
+        """Return what each client does, also those whose connection is lost, sorted by --cid."""
+        with self._changed:
+            return [self._activities[key] for key in sorted(self._activities)]
+
+    def refusals(self) -> dict[str, float]:
+        """Return the last refusals: what was told, and when by `time.monotonic()`."""
+        with self._changed:
+            return dict(self._refusals)
+
+    def _note(self, client: ClientProxy, task: str) -> None:
+        identity = identity_of(client)
+        self._activities[key_of(client)] = Activity(key_of(client), identity, task, time.monotonic())
+        if task == "lost" and identity is None:  # it would come back as another one
+            del self._activities[key_of(client)]
 
     def _greet(self, client: ClientProxy) -> None:
         """Ask a newcomer who it is, and admit it or send it away."""
@@ -116,8 +141,13 @@ class DeviceClientManager(ClientManager):
             self._admit(client, identity)
         except Refused as refused:
             line = f"{identity or 'a plain Flower client'} is refused: {refused}"
-            if line not in self._printed:  # once, although a client may try again and again
-                self._printed.append(line)
+            with self._changed:
+                is_known = line in self._refusals
+                self._refusals[line] = time.monotonic()
+                self._refusals.move_to_end(line)
+                if len(self._refusals) > MOST_REFUSALS:
+                    self._refusals.popitem(last=False)
+            if not is_known:  # once, although a client may try again and again
                 print(line)
             self._send_away(client, identity, refused)
 
@@ -131,6 +161,7 @@ class DeviceClientManager(ClientManager):
                 client.properties = asdict(identity)
             self._newcomers.discard(connection_of(client))
             self._admitted[connection_of(client)] = client
+            self._note(client, "")
             number = len(self._admitted)
             self._changed.notify_all()
         print(f"{name_of(client)} has joined, {number} now")

@@ -95,7 +95,7 @@ class Dispatch:
     def _send(self, client: ClientProxy, instruction: Any, is_again: bool = False) -> None:
         self.instructions[client] = instruction
         self.at_work.add(client)
-        self.clients.start_work(client)
+        self.clients.start_work(client, self.task)
         threading.Thread(target=self._wait_for_answer, args=(client, instruction, is_again), daemon=True).start()
 
     def _wait_for_answer(self, client: ClientProxy, instruction: Any, is_again: bool) -> None:

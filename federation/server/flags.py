@@ -28,6 +28,7 @@ class ServerSettings:
     seed: int
     fit_seconds: float | str | None  # "auto": what suits the clients; None: as long as they need
     half_precision: bool  # models travel as float16
+    plain: bool  # no table on a terminal
     flags: Mapping[str, Any]  # all of the command line, for run.json
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
     token: bytes | None
@@ -55,6 +56,7 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
         seed=draw_seed() if seed is None else seed,
         fit_seconds=args.fit_seconds,
         half_precision=args.half_precision,
+        plain=args.plain,
         flags={**vars(args), "resume": args.resume and folder},
         certificates=args.certificates,
         token=args.token,
@@ -87,6 +89,11 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
         "--half_precision",
         action="store_true",
         help="send and receive models rounded to float16, in less than half the bytes (default: as they are)",
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="only lines, no table of the clients below them (default: a table, if the output is a terminal)",
     )
     parser.add_argument(
         "--seed",

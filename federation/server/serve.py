@@ -15,6 +15,7 @@ from federation.keepalive import watch_connections
 from federation.report import Report
 from federation.server.flags import ServerSettings
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
+from federation.server.watch import watched
 from federation.tls import warn_if_readable
 
 from flwr.server import ServerConfig, start_server
@@ -47,13 +48,14 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
     watch_connections(split_address(address)[1])
     _allow_many_connections()
     try:
-        start_server(
-            server_address=address,
-            server=server,
-            config=ServerConfig(num_rounds=settings.num_rounds),
-            grpc_max_message_length=MAX_MESSAGE_BYTES,
-            certificates=settings.certificates,
-        )
+        with watched(report, server.clients, settings):
+            start_server(
+                server_address=address,
+                server=server,
+                config=ServerConfig(num_rounds=settings.num_rounds),
+                grpc_max_message_length=MAX_MESSAGE_BYTES,
+                certificates=settings.certificates,
+            )
     except KeyboardInterrupt:
         print("server.py: stopped", file=sys.stderr)
     except (CannotGoOn, OSError, SystemExit) as error:

@@ -24,7 +24,7 @@ def write_run(folder, central=(), clients=(), seconds=1.5, costs=()):
         known = {"central_accuracy": [*central, *[""] * 99][i], "accuracy": [*clients, *[""] * 99][i]}
         rounds.add([{"round": i + 1, "seconds": seconds, **known}])
     rounds.save()
-    table = Table(folder / "clients.csv", [*dict.fromkeys([*TABLES["clients.csv"], "energy_j"])])
+    table = Table(folder / "clients.csv", TABLES["clients.csv"])
     table.add(costs)
     table.save()
     return folder
@@ -182,6 +182,24 @@ def test_the_picture(tmp_path, figures):
     assert curves[:2] == [[(2, 0.5), (6, 0.9)], [(1.5, 0.8)]]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [r"_first\$a\$", "second", "accuracy 0.8"]
+
+
+def test_the_picture_has_joules_where_all_clients_tell_them(tmp_path, figures):
+    def energies(*values):
+        return [{"round": 1 + i // 2, "cid": i % 2, "energy_j": value} for i, value in enumerate(values)]
+
+    folders = [
+        write_run(tmp_path / "all", [0.5, 0.7, 0.9], costs=energies(1, 2, 3, 4, 5, 6)),
+        write_run(tmp_path / "some", [0.5, 0.7, 0.9], costs=energies(10, 20, 30, "", 50, 60)),
+        write_run(tmp_path / "none", [0.5, 0.7, 0.9]),
+    ]
+    compared(*folders).draw(tmp_path / "comparison.png")
+    by_joules = figures[0].axes[2]
+    assert by_joules.get_xlabel() == "joules" and by_joules.get_xlim()[0] == 0
+    curves = [[x for x in line.get_xdata() if x == x] for line in by_joules.get_lines()[:-1]]
+    assert curves == [[3, 10, 21], [30], []]
+    compared(folders[2]).draw(tmp_path / "comparison.png")
+    assert len(figures[1].axes) == 2
 
 
 def test_many_runs_look_different(tmp_path, figures, capfd):

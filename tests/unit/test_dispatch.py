@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from importlib import import_module
 
+from federation.client.power import Meter
 from federation.client.wrapper import ClientWrapper
 from federation.handshake import identity_of
 from federation.server.client_manager import DeviceClientManager
@@ -182,7 +183,7 @@ def wrapped(cid: int, connection: str = "", **changes) -> FakeClient:
             return 0.5, 1, {}
 
     who = identity(cid, **{"understands": UNDERSTOOD, **changes})
-    answer = ClientWrapper(Adding(), who, None).answer
+    answer = ClientWrapper(Adding(), who, None, Meter()).answer
     tasks = {task: lambda ins, task=task: answer(task, replace(ins)) for task in ("fit", "evaluate")}
     return FakeClient(connection or f"connection of {cid}", who, **tasks)
 

@@ -59,7 +59,8 @@ def test_a_round_is_told(tmp_path, capsys):
     report = Report(tmp_path)
     report.start_round(4)
     report.add_central_evaluation(0.25, {"accuracy": 0.95})
-    report.add_fit(member(1), fit_result(MODEL, 20, train_loss=0.5, seconds=1.5, temperature_c=61.5))
+    power = {"energy_j": 12.5, "power_w": 3.125, "power_source": "PMIC", "throttled": "no"}
+    report.add_fit(member(1), fit_result(MODEL, 20, train_loss=0.5, seconds=1.5, temperature_c=61.5, **power))
     report.add_fit(member(0), fit_result(MODEL, 10, secret=1.0, temperature_c="=1+1", peak_memory_mb=200))
     report.add_evaluation(member(1), evaluation(0.75, 5, accuracy=0.9, seconds=0.1, sent_mb=99))
     report.add_traffic([(member(1), 2_000_000, 0), (member(2), 5, 0), (member(1), 0, 1_250_000), (member(1), 1, 0)])
@@ -76,9 +77,27 @@ def test_a_round_is_told(tmp_path, capsys):
         "central_accuracy": "0.95",
     }  # fmt: skip
     assert [tuple(row.values()) for row in read_table(tmp_path / "clients.csv")] == [
-        ("4", "0", "pi0", "10", "", "", "", "", "", "200", "", "", ""),
-        ("4", "1", "pi1", "20", "", "0.75", "0.9", "1.5", "0.5", "", "61.5", "2.000001", "1.25"),  # seconds: of the fit
-        ("4", "2", "pi2", "", "", "", "", "", "", "", "", "5e-06", "0.0"),  # it was asked, and did not answer
+        ("4", "0", "pi0", "10", "", "", "", "", "", "200", *[""] * 7),
+        (
+            "4",
+            "1",
+            "pi1",
+            "20",
+            "",
+            "0.75",
+            "0.9",
+            "1.5",
+            "0.5",
+            "",
+            "61.5",  # seconds: of the fit
+            "12.5",
+            "3.125",
+            "PMIC",
+            "no",
+            "2.000001",
+            "1.25",
+        ),  # fmt: skip
+        ("4", "2", "pi2", *[""] * 12, "5e-06", "0.0"),  # it was asked, and did not answer
     ]
 
 
@@ -165,8 +184,8 @@ def test_plain_flower_clients_have_a_row_each(tmp_path):
 
 
 def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path):
-    rounds, clients = "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,,0.75,0.9,1.5,,,,,\r\n"
-    late = "2,2,0,0.5,,,,1.5\r\n", "2,0,pi0,20,,0.75,0.9,1.5,,,,,\r\n"
+    rounds, clients = "1,2,0,0.5,,,,1.5\r\n", "1,0,pi0,20,,0.75,0.9,1.5,,,,,,,,,\r\n"
+    late = "2,2,0,0.5,,,,1.5\r\n", "2,0,pi0,20,,0.75,0.9,1.5,,,,,,,,,\r\n"
     write_tables(tmp_path, rounds + late[0], clients + late[1])
     report = Report(tmp_path, Checkpoint(MODEL, round=1, results=2))
     assert (tmp_path / "rounds.csv").read_bytes() == (HEADERS["rounds.csv"] + rounds).encode()
@@ -369,8 +388,11 @@ def test_the_picture(tmp_path, monkeypatch):
     del drawn[:]
     (tmp_path / "history.png").unlink()
     rounds = "1,2,0,,0.5,nan,x,1.5\r\n2,2,0,0.25,0.75,,,1.5\r\n"
-    clients = "1,,,20,,,,9,,,,,\r\n1,10,pi,20,,,,3,,,,,\r\n2,10,pi,20,,,,,,,,,\r\n1,9,pi,20,,,,4,,,,,\r\n2,9"
-    write_tables(tmp_path, rounds, clients)
+    clients = "".join(
+        f"{start},{seconds}{',' * 9}\r\n"
+        for start, seconds in (("1,,,20,,,", 9), ("1,10,pi,20,,,", 3), ("2,10,pi,20,,,", ""), ("1,9,pi,20,,,", 4))
+    )
+    write_tables(tmp_path, rounds, f"{clients}2,9")
     Report(tmp_path, Checkpoint(round=2)).draw()
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
     assert drawn == [
@@ -392,6 +414,36 @@ def test_a_metric_cannot_pose_as_a_figure_of_the_report(tmp_path):
     report.end_round(1, 0, 0.75, None)
     (row,) = read_table(tmp_path / "clients.csv")
     assert (row["round"], row["cid"], row["examples"], row["train_loss"]) == ("3", "1", "20", "")
+
+
+@pytest.mark.parametrize("name", ["power_source", "throttled"])
+def test_texts_of_clients_are_short_and_break_no_table(tmp_path, name):
+    report = Report(tmp_path)
+    report.start_round(1)
+    texts = 'a,"b"\r\n2,0\x1b[2J\u2028c', "x" * 1000, 5, b"x", True
+    for cid, text in enumerate(texts):
+        report.add_fit(member(cid), fit_result(MODEL, 20, **{name: text, "energy_j": "12", "power_w": b"3"}))
+    report.end_round(5, 0, 0.75, None)
+    rows = read_table(tmp_path / "clients.csv")
+    assert [row[name] for row in rows] == ['a,"b"  2,0 [2J c', "x" * 300, "", "", ""]
+    assert {(row["round"], row["energy_j"], row["power_w"]) for row in rows} == {("1", "", "")}
+
+
+def test_an_older_run_gets_the_columns_of_power(tmp_path):
+    new = {"energy_j", "power_w", "power_source", "throttled"}
+    write_tables(tmp_path, "1,1,0,0.75,,,,1.5\r\n")
+    old = [column for column in TABLES["clients.csv"] if column not in new]
+    (tmp_path / "clients.csv").write_text(
+        f"{','.join(old)}\r\n1,0,pi0,20,,0.75,0.9,1.5,,200.5,61.5,2,1\r\n", newline=""
+    )
+    report = Report(tmp_path, Checkpoint(MODEL, round=1, results=1))
+    report.start_round(2)
+    report.add_fit(member(0), fit_result(MODEL, 20, energy_j=12.5, throttled="no"))
+    report.end_round(1, 0, 0.75, None)
+    before, after = read_table(tmp_path / "clients.csv")
+    assert [*before] == [*TABLES["clients.csv"]] and {before[column] for column in new} == {""}
+    assert (before["temperature_c"], before["sent_mb"], before["received_mb"]) == ("61.5", "2", "1")
+    assert (after["energy_j"], after["power_source"], after["throttled"]) == ("12.5", "", "no")
 
 
 @pytest.mark.parametrize("damage", [b"\0" * 100, b"2,\xff\xfe", b"2,1,0\r\n\0\0\0"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from federation.client import wrapper
+from federation.client.power import Meter
 from federation.client.wrapper import ClientWrapper
 from federation.handshake import Identity, Refused, check, question, refusal
 from federation.transfer import DIFFERENCE, Outbound, decode, lacks_the_model
@@ -48,7 +50,7 @@ def trainee() -> Trainee:
 @pytest.fixture
 def client(trainee, monkeypatch) -> ClientWrapper:
     monkeypatch.setattr(wrapper, "vital_signs", lambda: {"peak_memory_mb": 123.5})
-    return ClientWrapper(trainee, SOMEBODY, TOKEN)
+    return ClientWrapper(trainee, SOMEBODY, TOKEN, Meter())
 
 
 def fit_instruction(server_round=1, arrays=MODEL, **config) -> FitIns:
@@ -64,6 +66,22 @@ def test_a_fit(client, trainee, capsys):
     assert 0 <= result.metrics.pop("seconds") < 5
     assert result.metrics == {"train_loss": 0.5, "peak_memory_mb": 123.5}
     assert re.fullmatch(r"round 3: fit on 20 examples, train loss 0\.5, \d\.\d s\n", capsys.readouterr().out)
+
+
+def test_what_a_fit_costs_is_told(client, trainee, capsys):
+    class Meter(contextlib.ExitStack):
+        """Knows whether it was on."""
+
+        def figures(self, seconds):
+            assert trainee.fits == 1 and 0 <= seconds < 5
+            return {"energy_j": 12.345, "power_w": 3.0} if self.was_on else {}
+
+    client.meter = Meter()
+    client.meter.callback(lambda: setattr(client.meter, "was_on", trainee.fits == 1))
+    trainee.metrics = {"energy_j": 1e9}
+    metrics = client.answer("fit", fit_instruction()).metrics
+    assert (metrics["energy_j"], metrics["power_w"]) == (12.345, 3.0)
+    assert capsys.readouterr().out.endswith(" s, 12.3 J at 3.0 W\n")
 
 
 def test_an_evaluation(client, trainee, capsys):
