@@ -20,7 +20,7 @@ case "${1:-}" in
     --quick | --all) run=${1#--}; shift ;;
 esac
 
-./setup_venv.sh requirements_pytorch.txt requirements_tf.txt tests/requirements.txt
+./setup_venv.sh requirements_pytorch.txt requirements_tf.txt requirements_fleet.txt tests/requirements.txt
 bin=$PWD/.venv/bin
 
 # Makes the virtual environment $1 from the requirement file $2, with the Python $3.
@@ -38,6 +38,7 @@ echo "== linters"
 "$bin/mypy"
 "$bin/shellcheck" ./*.sh ./*/*.sh .ci/run
 "$bin/hadolint" base_images/*/Dockerfile
+[ "$run" = quick ] || PATH="$bin:$PATH" "$bin/ansible-lint" --offline --profile production fleet # half a minute
 "$bin/codespell" --skip "$(sed 's|/$||' .gitignore | paste -s -d , -)" # not by git: this may be an unpacked archive
 
 echo "== tests"

@@ -33,7 +33,7 @@ from processes import LOOK_EVERY, ROOT, Process
 CACHE = Path.home() / ".cache/virtual_boards"
 LAPTOP = "192.168.1.10"
 PORT = 8000  # where the laptop offers packages
-DISK = "8G"  # of each board; takes as much space as there is in it
+DISK = "20G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
 PROGRAMS = ("debootstrap", "dpkg-scanpackages", "ip", "mkfs.ext4", "nsenter", "ssh", "systemd-nspawn", "unshare")
 
