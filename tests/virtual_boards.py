@@ -8,8 +8,8 @@ They are containers of systemd-nspawn, in a network namespace that stands for th
 address 192.168.1.10 there, board-1 has 192.168.1.101, and no other machine is in reach. So the laptop offers them what
 they would get from the internet: Debian packages, and those that requirements_tf.txt names, for apt and pip.
 
-Needs root on Debian, debootstrap, dpkg-dev, iproute2, openssh-client, systemd-container, and 1 GB in the folder CACHE,
-which may be deleted at any time.
+Needs root on Debian, debootstrap, dpkg-dev, iproute2, openssh-client, rsync, systemd-container, and 1 GB in the
+folder CACHE, which may be deleted at any time.
 The boards have this machine's processor, kernel, memory and clock: they show nothing about speed or memory.
 """
 
@@ -36,7 +36,17 @@ LAPTOP = "192.168.1.10"
 PORT = 8000  # where the laptop offers packages
 DISK = "8G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
-PROGRAMS = ("debootstrap", "dpkg-scanpackages", "ip", "mkfs.ext4", "nsenter", "ssh", "systemd-nspawn", "unshare")
+PROGRAMS = (
+    "debootstrap",
+    "dpkg-scanpackages",
+    "ip",
+    "mkfs.ext4",
+    "nsenter",
+    "rsync",
+    "ssh",
+    "systemd-nspawn",
+    "unshare",
+)
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 HIERARCHIES = [path for name in ("unified", "systemd") if (path := CONTROL_GROUPS / name).exists()] or [CONTROL_GROUPS]
