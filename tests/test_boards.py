@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from signal import SIGINT, SIGKILL
 from typing import Iterator
 
 import pytest
 import virtual_boards
 from conftest import copy_sample
-from processes import Process, Processes
+from processes import PROMPTLY, Process, Processes
 from test_readme import blocks, copy_project, headers
-from virtual_boards import Board, VirtualBoards, run
+from virtual_boards import CONTROL_GROUPS, Board, VirtualBoards, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -123,6 +124,26 @@ def same_cards(boards, first_run) -> None:
         board.power_on()
 
 
+def test_by_hand_and_nothing_is_left(start, tmp_path):
+    """After Ctrl-C; after a kill, by the next start."""
+    (block,) = [block for block in blocks("CONTRIBUTING.md") if "virtual_boards.py" in block.text]
+    _, _, *command = block.text.split()
+    names = []
+    for signal, exit_code in ((SIGKILL, -SIGKILL), (SIGINT, 0)):
+        process = start(*command, env={"TMPDIR": str(tmp_path)})
+        process.wait_for("pi@board-4")
+        login = process.output.splitlines()[0].split()
+        assert run(*login, "hostname") == "board-1\n"
+        process.popen.send_signal(signal)
+        assert process.exit_code(PROMPTLY) == exit_code, process.output
+        (name,) = [word for word in login if word.endswith(f"-{process.popen.pid}")]
+        names.append(name)
+    networks = run("ip", "netns")
+    for name in names:
+        assert name not in networks and not Path("/etc/netns", name).exists()
+        assert not [*CONTROL_GROUPS.rglob(f"{name}-*")]
+
+
 @pytest.fixture
 def keep_running(request):
     """Return a function that has a board's client run under systemd until the end of the test, as the unit says."""
@@ -193,6 +214,8 @@ def test_restart(boards, server):
 @pytest.mark.fault("pulled cable")
 def test_network_down_and_up(boards, server):
     boards[1].disconnect()
-    time.sleep(20)
+    time.sleep(15)
+    with pytest.raises(AssertionError, match="No route to host|timed out"):
+        boards[1].boot_id()
     boards[1].connect()
     assert_rounds(server, ALL, ALL)

@@ -203,7 +203,7 @@ def test_every_block_is_run_or_needs_hardware(document):
             if block.title == "A fleet":
                 assert "readme(" in runner
             else:
-                assert re.match(r"\./(\w+\.sh)", block.text)[1] in runner, block
+                assert re.search(r"\w+\.(sh|py)", block.text)[0] in runner, block
 
 
 def copy_project(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 By hand, to try things on boards that one does not have, until Ctrl-C:
 
-    sudo python tests/virtual_boards.py 4
+    sudo .venv/bin/python tests/virtual_boards.py 4
 
 They are containers of systemd-nspawn, in a network namespace that stands for the network at home: the laptop has the
 address 192.168.1.10 there, board-1 has 192.168.1.101, and no other machine is in reach. So the laptop offers them what
 they would get from the internet: Debian packages, and those that requirements_tf.txt names, for apt and pip.
 
-Needs root on Debian, debootstrap, dpkg-dev, iproute2, openssh-client, systemd-container, and 1 GB in the folder CACHE.
+Needs root on Debian, debootstrap, dpkg-dev, iproute2, openssh-client, rsync, systemd-container, and 1 GB in the
+folder CACHE, which may be deleted at any time.
 The boards have this machine's processor, kernel, memory and clock: they show nothing about speed or memory.
 """
 
@@ -35,7 +36,17 @@ LAPTOP = "192.168.1.10"
 PORT = 8000  # where the laptop offers packages
 DISK = "20G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
-PROGRAMS = ("debootstrap", "dpkg-scanpackages", "ip", "mkfs.ext4", "nsenter", "ssh", "systemd-nspawn", "unshare")
+PROGRAMS = (
+    "debootstrap",
+    "dpkg-scanpackages",
+    "ip",
+    "mkfs.ext4",
+    "nsenter",
+    "rsync",
+    "ssh",
+    "systemd-nspawn",
+    "unshare",
+)
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 HIERARCHIES = [path for name in ("unified", "systemd") if (path := CONTROL_GROUPS / name).exists()] or [CONTROL_GROUPS]
@@ -198,7 +209,9 @@ class Board:
             group.mkdir(exist_ok=True)
         log = self.folder / "console.log"
         environment = {"CONTROL_GROUPS": " ".join(map(str, groups))}
-        self.process = Process(command, log, cwd=self.folder, stdin=subprocess.DEVNULL, env=environment)
+        self.process = Process(  # which a Ctrl-C on this terminal does not reach
+            command, log, cwd=self.folder, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
 
     def wait_until_up(self, after: str = "") -> None:
         """Wait until it answers over ssh, in another boot than `after`, and all its services have started."""
@@ -279,9 +292,9 @@ class VirtualBoards:
             (offered / "debian").symlink_to(made / "packages/debian")
             (offered / "python").symlink_to(fetch_python_packages(self.cache))
             command = self.on_laptop(sys.executable, "-m", "http.server", "--directory", str(offered), str(PORT))
-            self._packages = Process(["setpriv", "--pdeathsig", "KILL", *command], self.folder / "packages.log")
-            stack.callback(self._packages.popen.wait, 30)
-            stack.callback(self._packages.popen.kill)
+            packages = Process(["setpriv", "--pdeathsig", "KILL", *command], self.folder / "packages.log").popen
+            stack.callback(packages.wait, 30)
+            stack.callback(packages.kill)
             self.boards = [Board(self, number) for number in range(1, self.number + 1)]
             for board in self.boards:
                 stack.callback(board.disk.unlink)
@@ -322,14 +335,19 @@ class VirtualBoards:
         run(*ip, "link", "set", "home", "up")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("number", type=int, help="how many")
-    number = parser.parse_args().number
-    if missing():
-        parser.error(missing())
+def try_by_hand(number: int) -> None:
+    """Boot boards, print how to log in to them, and wait for Ctrl-C."""
     with tempfile.TemporaryDirectory() as folder, VirtualBoards(Path(folder), number=number) as boards:
         for board in boards:
             print(*boards.on_laptop("ssh", f"pi@{board.name}"))
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+        signal.pause()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("number", type=int, help="how many")
+    arguments = parser.parse_args()
+    if missing():
+        parser.error(missing())
+    with contextlib.suppress(KeyboardInterrupt):
+        try_by_hand(arguments.number)
