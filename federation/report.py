@@ -149,12 +149,12 @@ class Report:
         if now < self._draw_at or (self._drawing is not None and self._drawing.poll() is None):
             return
         self._draw_at = now + DRAW_EVERY
+        # Not in a session of its own: Linux would give that as much of the processor as the server, nice or not.
         command = [sys.executable, "-m", "federation.history", self.folder.resolve()]
         quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)  # `draw` tells of errors
         with contextlib.suppress(OSError):  # too many processes
-            # In a session of its own, because Ctrl-C is not for it.
             root = Path(__file__).parents[1]
-            self._drawing = subprocess.Popen(command, cwd=root, start_new_session=True, **quiet)  # type: ignore[call-overload]
+            self._drawing = subprocess.Popen(command, cwd=root, **quiet)  # type: ignore[call-overload]
 
     def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
         row = self._clients.setdefault(key_of(client), {"round": self._round["round"]})
