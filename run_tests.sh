@@ -10,13 +10,14 @@
 #
 # Needs Python 3.10 to 3.13 and the internet to install packages, into .venv and beside it. Where there is a Python 3.8
 # too, the package sets of the Jetson images are tried with it. With --all, as root on Debian with buildah, debootstrap
-# and qemu-user-static, the images are built and a Raspberry Pi is emulated.
+# and qemu-user-static, the images are built and a Raspberry Pi is emulated; with debootstrap, dpkg-dev, rsync and
+# systemd-container, virtual boards boot.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 run=default
 case "${1:-}" in
-    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --quick | --all) run=${1#--}; shift ;;
 esac
 

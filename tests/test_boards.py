@@ -1,20 +1,22 @@
-"""Virtual boards take part: set up as the README says, word for word; then they lose power, restart, lose the network."""
+"""Virtual boards, set up as the README says, word for word, lose power, restart, lose the network."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from signal import SIGINT, SIGKILL
 from typing import Iterator
 
 import pytest
 import virtual_boards
 from conftest import copy_sample
-from processes import Process, Processes
+from processes import PROMPTLY, Process, Processes
 from test_readme import blocks, copy_project, headers
-from virtual_boards import Board, VirtualBoards
+from virtual_boards import CONTROL_GROUPS, Board, VirtualBoards, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -113,12 +115,33 @@ def first_run(boards, laptop) -> Process:
 @pytest.fixture(scope="module")
 def same_cards(boards, first_run) -> None:
     """Copies of the first board's card are in all the others."""
-    boards[0].power_off()
-    for board in boards[1:]:
+    for board in boards:
         board.power_off()
-        subprocess.run(["cp", "--sparse=always", boards[0].disk, board.disk], check=True, timeout=300)
+    first, *others = boards
+    for board in others:
+        run("cp", "--sparse=always", first.disk, board.disk, timeout=300)
     for board in boards:
         board.power_on()
+
+
+def test_by_hand_and_nothing_is_left(start, tmp_path):
+    """After Ctrl-C; after a kill, by the next start."""
+    (block,) = [block for block in blocks("CONTRIBUTING.md") if "virtual_boards.py" in block.text]
+    _, _, *command = block.text.split()
+    names = []
+    for signal, exit_code in ((SIGKILL, -SIGKILL), (SIGINT, 0)):
+        process = start(*command, env={"TMPDIR": str(tmp_path)})
+        process.wait_for("pi@board-4")
+        login = process.output.splitlines()[0].split()
+        assert run(*login, "hostname") == "board-1\n"
+        process.popen.send_signal(signal)
+        assert process.exit_code(PROMPTLY) == exit_code, process.output
+        (name,) = [word for word in login if word.endswith(f"-{process.popen.pid}")]
+        names.append(name)
+    networks = run("ip", "netns")
+    for name in names:
+        assert name not in networks and not Path("/etc/netns", name).exists()
+        assert not [*CONTROL_GROUPS.rglob(f"{name}-*")]
 
 
 @pytest.fixture
@@ -142,7 +165,7 @@ def assert_rounds(server: Process, *rounds: str) -> None:
     """Each round has these results and failures."""
     assert server.exit_code() == 0, server.output
     for number, counts in enumerate(rounds, 1):
-        assert f"round {number}: {counts}" in server.output, server.output
+        assert re.search(f"round {number}: {counts}", server.output), server.output
     assert f"{len(rounds)} of {len(rounds)} rounds done" in server.output
 
 
@@ -184,12 +207,15 @@ def test_power_cut(boards, server):
 @pytest.mark.fault("restarted board")
 def test_restart(boards, server):
     boards[1].reboot()
-    assert_rounds(server, ALL, ALL)
+    in_time_or_not = "(3 results and 0|2 results and 1) failures"  # as fast as this machine is
+    assert_rounds(server, in_time_or_not, ALL)
 
 
 @pytest.mark.fault("pulled cable")
 def test_network_down_and_up(boards, server):
     boards[1].disconnect()
-    time.sleep(20)
+    time.sleep(15)
+    with pytest.raises(AssertionError, match="No route to host|timed out"):
+        boards[1].boot_id()
     boards[1].connect()
     assert_rounds(server, ALL, ALL)

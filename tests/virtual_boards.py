@@ -2,18 +2,20 @@
 
 By hand, to try things on boards that one does not have, until Ctrl-C:
 
-    sudo python tests/virtual_boards.py 4
+    sudo .venv/bin/python tests/virtual_boards.py 4
 
 They are containers of systemd-nspawn, in a network namespace that stands for the network at home: the laptop has the
 address 192.168.1.10 there, board-1 has 192.168.1.101, and no other machine is in reach. So the laptop offers them what
 they would get from the internet: Debian packages, and those that requirements_tf.txt names, for apt and pip.
 
-Needs root on Debian, debootstrap, dpkg-dev, iproute2, openssh-client, systemd-container, and 1 GB in the folder CACHE.
+Needs root on Debian, debootstrap, dpkg-dev, iproute2, openssh-client, rsync, systemd-container, and 1 GB in the
+folder CACHE, which may be deleted at any time.
 The boards have this machine's processor, kernel, memory and clock: they show nothing about speed or memory.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -34,8 +36,20 @@ LAPTOP = "192.168.1.10"
 PORT = 8000  # where the laptop offers packages
 DISK = "20G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
-PROGRAMS = ("debootstrap", "dpkg-scanpackages", "ip", "mkfs.ext4", "nsenter", "ssh", "systemd-nspawn", "unshare")
-HYBRID = [Path("/sys/fs/cgroup", name) for name in ("unified", "systemd")]  # control groups: 2 and 1
+PROGRAMS = (
+    "debootstrap",
+    "dpkg-scanpackages",
+    "ip",
+    "mkfs.ext4",
+    "nsenter",
+    "rsync",
+    "ssh",
+    "systemd-nspawn",
+    "unshare",
+)
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+HIERARCHIES = [path for name in ("unified", "systemd") if (path := CONTROL_GROUPS / name).exists()] or [CONTROL_GROUPS]
 
 # What Raspberry Pi OS Lite has, as far as it matters here; and what the README has people install.
 INCLUDED = "systemd,systemd-sysv,dbus,openssh-server,python3,python3-apt,sudo,iproute2"
@@ -93,13 +107,11 @@ def missing() -> str:
 
 
 def run(*command: object, timeout: float = 60, **arguments: Any) -> str:
-    """Return what a command prints; raise CalledProcessError if it fails."""
+    """Return what a command prints; raise AssertionError if it fails."""
     result = subprocess.run(
         [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, **arguments
     )
-    if result.returncode != 0:
-        print(result.stdout)
-        result.check_returncode()
+    assert result.returncode == 0, f"{command} ended with {result.returncode}:\n{result.stdout}"
     return result.stdout
 
 
@@ -112,10 +124,8 @@ def made_once(folder: Path) -> Iterator[Path | None]:
         if folder.exists():
             yield None
             return
-        kind = folder.name.partition("-")[0]
-        for old in folder.parent.glob(f"{kind}-*"):  # by another recipe, or not finished
-            shutil.rmtree(old)
-        making = folder.with_name(f"{kind}-unfinished")
+        making = folder.with_name("unfinished")
+        shutil.rmtree(making, ignore_errors=True)
         making.mkdir()
         yield making
         making.rename(folder)
@@ -141,6 +151,22 @@ def fetch_python_packages(cache: Path) -> Path:
     return cache / name
 
 
+def remove(laptop: str) -> None:
+    """Remove the network of that name and its boards' control groups, which the end of all processes leaves."""
+    subprocess.run(["ip", "netns", "delete", laptop], stderr=subprocess.DEVNULL, timeout=30)
+    shutil.rmtree(f"/etc/netns/{laptop}", ignore_errors=True)
+    for hierarchy in HIERARCHIES:
+        for group in hierarchy.glob(f"{laptop}-*"):
+            run("find", group, "-depth", "-type", "d", "-delete")
+
+
+def remove_leftovers() -> None:
+    """Remove what is left of others that were killed."""
+    for path in Path("/etc/netns").glob("virtual-laptop-*"):
+        if not Path("/proc", path.name.rpartition("-")[2]).exists():
+            remove(path.name)
+
+
 class Board:
     """A board that is on from the start; all waits have a deadline."""
 
@@ -156,8 +182,6 @@ class Board:
         run("mkfs.ext4", "-q", "-m", "0", self.disk)
         network = f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={LAPTOP}\n"
         (self.folder / "host0.network").write_text(network)
-        hierarchies = [path for path in HYBRID if path.exists()] or [HYBRID[0].parent]
-        self.groups = [path / f"{boards.laptop}-{self.name}" for path in hierarchies]
         self.process: Process | None = None
 
     def power_on(self) -> None:
@@ -180,17 +204,20 @@ class Board:
             *(f"--directory={self.folder / 'root'}", "--network-bridge=home", "--resolv-conf=off", "--link-journal=no"),
             *(f"--bind-ro={source}:{target}" for source, target in given.items()),
         ]
-        for group in self.groups:
+        groups = [path / f"{self.boards.laptop}-{self.name}" for path in HIERARCHIES]
+        for group in groups:
             group.mkdir(exist_ok=True)
-        groups = {"CONTROL_GROUPS": " ".join(map(str, self.groups))}
         log = self.folder / "console.log"
-        self.process = Process(command, log, cwd=self.folder, stdin=subprocess.DEVNULL, env=groups)
+        environment = {"CONTROL_GROUPS": " ".join(map(str, groups))}
+        self.process = Process(  # which a Ctrl-C on this terminal does not reach
+            command, log, cwd=self.folder, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
 
     def wait_until_up(self, after: str = "") -> None:
         """Wait until it answers over ssh, in another boot than `after`, and all its services have started."""
         deadline = time.monotonic() + BOOT_SECONDS
         while True:
-            with contextlib.suppress(subprocess.SubprocessError):
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
                 if self.boot_id() != after:
                     self.ssh("systemctl is-system-running --wait || true")
                     return
@@ -203,7 +230,7 @@ class Board:
         return self.ssh("cat /proc/sys/kernel/random/boot_id", timeout=10)
 
     def ssh(self, command: str, timeout: float = 300) -> str:
-        """Run a command as the user pi and return its output; raise CalledProcessError if it fails."""
+        """Run a command as the user pi and return its output; raise AssertionError if it fails."""
         return run(*self.boards.on_laptop("ssh", f"pi@{self.name}", command), timeout=timeout)
 
     def power_off(self) -> None:
@@ -216,13 +243,12 @@ class Board:
                     os.kill(pid, signal.SIGKILL)
                 unshare.wait(30)
             self.process = None
-            for group in self.groups:
-                run("find", group, "-depth", "-type", "d", "-delete")
 
     def reboot(self) -> None:
         """Restart in the orderly way, and wait until it answers."""
         before = self.boot_id()
-        self.ssh("sudo reboot || true")
+        with contextlib.suppress(AssertionError):  # it may end before it has answered
+            self.ssh("sudo reboot")
         self.wait_until_up(after=before)
 
     def connect(self, connected: bool = True) -> None:
@@ -249,15 +275,16 @@ class VirtualBoards:
         self.folder = folder
         self.cache = cache
         self.number = number
-        self.laptop = f"laptop-{os.getpid()}"
+        self.laptop = f"virtual-laptop-{os.getpid()}"
         self.ssh_key = folder / "key"
         self.ssh_options = ["-F", str(folder / "ssh_config")]  # not needed on the laptop, where they are the default
 
     def __enter__(self) -> VirtualBoards:
+        remove_leftovers()
         made = make_base(self.cache)
         self.base = made / "base"
         with contextlib.ExitStack() as stack:
-            stack.callback(self._remove)
+            stack.callback(remove, self.laptop)
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.ssh_key)
             self._make_network()
             offered = self.folder / "packages"
@@ -265,11 +292,12 @@ class VirtualBoards:
             (offered / "debian").symlink_to(made / "packages/debian")
             (offered / "python").symlink_to(fetch_python_packages(self.cache))
             command = self.on_laptop(sys.executable, "-m", "http.server", "--directory", str(offered), str(PORT))
-            self._packages = Process(["setpriv", "--pdeathsig", "KILL", *command], self.folder / "packages.log")
-            stack.callback(self._packages.popen.wait, 30)
-            stack.callback(self._packages.popen.kill)
+            packages = Process(["setpriv", "--pdeathsig", "KILL", *command], self.folder / "packages.log").popen
+            stack.callback(packages.wait, 30)
+            stack.callback(packages.kill)
             self.boards = [Board(self, number) for number in range(1, self.number + 1)]
             for board in self.boards:
+                stack.callback(board.disk.unlink)
                 stack.callback(board.power_off)
                 board.start()
             for board in self.boards:
@@ -280,7 +308,7 @@ class VirtualBoards:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> Board:
         return self.boards[index]
 
     def __iter__(self) -> Iterator[Board]:
@@ -306,17 +334,20 @@ class VirtualBoards:
         run(*ip, "link", "set", "lo", "up")
         run(*ip, "link", "set", "home", "up")
 
-    def _remove(self) -> None:
-        subprocess.run(["ip", "netns", "delete", self.laptop], stderr=subprocess.DEVNULL)
-        shutil.rmtree(f"/etc/netns/{self.laptop}", ignore_errors=True)
-        for name in ("disk.img", "packages"):
-            for path in self.folder.rglob(name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+def try_by_hand(number: int) -> None:
+    """Boot boards, print how to log in to them, and wait for Ctrl-C."""
+    with tempfile.TemporaryDirectory() as folder, VirtualBoards(Path(folder), number=number) as boards:
+        for board in boards:
+            print(*boards.on_laptop("ssh", f"pi@{board.name}"))
+        signal.pause()
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, VirtualBoards(Path(folder), number=int(sys.argv[1])) as boards:
-        for board in boards:
-            print(*boards.on_laptop("ssh", f"pi@{board.name}"))
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("number", type=int, help="how many")
+    arguments = parser.parse_args()
+    if missing():
+        parser.error(missing())
+    with contextlib.suppress(KeyboardInterrupt):
+        try_by_hand(arguments.number)
