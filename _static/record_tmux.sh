@@ -18,12 +18,12 @@ printf 'set -g mouse on\nset -g status-left ""\nset -g status-right ""\n' > "$wo
 printf 'source .venv/bin/activate; PS1="\\[\\e[32m\\]$ \\[\\e[0m\\]"; clear\n' > "$work/bashrc"
 shell="bash --noprofile --rcfile $work/bashrc"
 tmux -f "$work/tmux.conf" new-session -d -s federation -n federation -x 168 -y 45 "$shell"
-tmux split-window -v -l 65% -t federation:0.0 "$shell"
+tmux split-window -v -l 55% -t federation:0.0 "$shell"
 tmux split-window -v -l 50% -t federation:0.1 "htop --no-color --delay 10 --filter 'cid=|server.py'"
 tmux split-window -h -t federation:0.1 "$shell"
 xterm -geometry 168x46+0+0 -fa "DejaVu Sans Mono" -fs 10 -bg "#1c1f26" -fg "#e4e6eb" -e tmux attach -t federation &
 sleep 3
-ffmpeg -loglevel error -f x11grab -draw_mouse 0 -framerate 4 -video_size 1360x780 -i "$DISPLAY" -t 26 -c:v libx264rgb -crf 0 -y "$work/run.mkv" &
+ffmpeg -loglevel error -f x11grab -draw_mouse 0 -framerate 4 -video_size 1360x780 -i "$DISPLAY" -t 40 -c:v libx264rgb -crf 0 -y "$work/run.mkv" &
 recorder=$!
 
 type_into() {
@@ -32,7 +32,7 @@ type_into() {
     tmux send-keys -t "federation:0.$1" Enter
 }
 sleep 1
-type_into 0 "python server.py --rounds 3 --min_num_clients 2 --server_address 127.0.0.1:8080"
+type_into 0 "python server.py --rounds 3 --min_num_clients 2 --epochs 8 --server_address 127.0.0.1:8080"
 for cid in 0 1; do
     type_into $((cid + 1)) "python client_pytorch.py --cid=$cid --num_clients 2 --mnist --data_dir sample_data"
 done

@@ -36,7 +36,7 @@ class LiveLines:
 
     def start(self) -> None:
         """Show the lines, if there is a terminal that can."""
-        if os.name != "posix" or not os.isatty(1) or os.environ.get("TERM", "dumb") == "dumb":
+        if os.name != "posix" or not os.isatty(1) or os.environ.get("TERM") in (None, "", "dumb"):
             return
         self._terminal = make_safe(open(os.dup(1), "w", encoding=sys.stdout.encoding))  # noqa: SIM115, PTH123
         self._redirected = [file for file in (1, 2) if os.path.sameopenfile(1, file)]
@@ -57,6 +57,7 @@ class LiveLines:
             self._thread.join(LAST_WORDS)  # which has found the end of the pipe
 
     def _run(self) -> None:
+        self._draw(b"", is_over=False)
         while True:
             has_news = bool(select.select([self._pipe], [], [], REFRESH)[0])
             printed = os.read(self._pipe, 65536) if has_news else b""
@@ -67,16 +68,21 @@ class LiveLines:
 
     def _draw(self, printed: bytes, is_over: bool) -> None:
         """Write what was printed over the old lines, and the new ones below it, in one go."""
-        before, self._size = self._size, _size_of(self._terminal.fileno())
+        terminal = self._terminal.fileno()
+        before, self._size = self._size, _size_of(terminal)
         is_resized = self._size != before
         # A terminal that has become narrower has broken the lines.
         rows = sum(max(1, -(-_width(line) // self._size.columns)) for line in self._lines)
         home = f"\r\x1b[{rows - 1}A" if rows > 1 else "\r"
         whole, newline, self._unfinished = (self._unfinished + printed).rpartition(b"\n")
         if is_over:
-            whole, self._unfinished, self._lines = whole + newline + self._unfinished, b"", []
-        elif not _is_in_front(self._terminal.fileno()):
-            self._lines = []  # who types there now does not want them
+            newline, self._unfinished = newline + self._unfinished, b""
+        if not _is_in_front(terminal):  # somebody types there now, who does not want the lines
+            self._lines = []
+            self._terminal.buffer.write(whole + newline)
+            return
+        if is_over:
+            self._lines = []
         elif is_resized or time.monotonic() >= self._next_look:
             self._lines = self._rendered()
             self._next_look = time.monotonic() + REFRESH

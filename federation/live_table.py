@@ -76,7 +76,7 @@ class LiveTable:
 
         console = Console(width=width, height=height, force_terminal=True, legacy_windows=False, highlight=False)
         activities = self.activities()
-        rows = max(1, height // 2 - 4)  # beside headline, titles, the line about the others, an empty one
+        rows = max(1, height // 2 - 5)  # beside headline, titles, the line about the others, an empty one
         shown = activities
         if len(activities) > rows:
             shown = sorted(activities, key=lambda activity: (not activity.task, activity.key))[:rows]
@@ -125,7 +125,9 @@ class LiveTable:
         room = width - sum(_width(title, cells) for title, cells in columns.items())
         for title, (names, form) in COLUMNS.items():
             cells = [_cell(row, names, form) for row in figures]
-            if any(cells) and room - _width(title, cells) >= LEAST_DEVICE:
+            if any(cells):
+                if room - _width(title, cells) < LEAST_DEVICE:
+                    break
                 columns[title] = cells
                 room -= _width(title, cells)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="")

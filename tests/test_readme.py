@@ -200,7 +200,10 @@ def test_every_block_is_run_or_needs_hardware(document):
             assert block.language in ("", "diff") and not block.comment, block
         if block.comment.startswith("run by "):
             runner = (ROOT / block.comment.replace("run by ", "", 1)).read_text()
-            assert block.title in runner or re.search(r"\w+\.(sh|py)", block.text)[0] in runner, block
+            if block.title == "A fleet":
+                assert "readme(" in runner
+            else:
+                assert re.search(r"\w+\.(sh|py)", block.text)[0] in runner, block
 
 
 def copy_project(folder: Path) -> None:

@@ -30,8 +30,8 @@ from flwr.common import (
     Status,
 )
 
-MEANWHILE = {"fit": "training, then the server averages", "evaluate": "testing the average, then the next round"}
-AFTERWARDS = {"fit": "trained, waits for the average", "evaluate": "done, waits for the next round"}
+MEANWHILE = {"fit": ", then the server averages", "evaluate": ", testing the average, then the next round"}
+AFTERWARDS = {"fit": " is trained, waits for the average", "evaluate": " is done, waits for the next one"}
 
 
 class ClientWrapper:
@@ -100,7 +100,7 @@ def _measured(
     task: str, call: Callable[[Any], Any], instruction: FitIns | EvaluateIns, meter: Meter | None = None
 ) -> Any:
     """Return `call(instruction)` with figures about the device among its metrics, and print what came of it."""
-    progress.tell(f"{_round(instruction)}, {MEANWHILE[task]}")
+    progress.tell(_round(instruction), MEANWHILE[task])
     started = time.perf_counter()
     with meter or contextlib.nullcontext():
         result = call(instruction)
@@ -112,7 +112,7 @@ def _measured(
     result.metrics = {**metrics, "seconds": round(seconds, 3), **vital_signs(), **costs}
     spent = f", {costs['energy_j']:.1f} J at {costs['power_w']:.1f} W" if "energy_j" in costs else ""
     print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s{spent}")
-    progress.tell(f"{_round(instruction)}, {AFTERWARDS[task]}")
+    progress.tell(_round(instruction), AFTERWARDS[task])
     return result
 
 

@@ -262,7 +262,7 @@ def test_waiting_for_clients(clients):
 def test_a_client_at_work_is_not_available_and_the_end_of_its_work_is_noticed(clients):
     worker = newcomer(0)
     arrive(clients, worker, newcomer(1))
-    clients.start_work(worker)
+    clients.start_work(worker, "fit")
     assert list(clients.all()) == ["connection of 1"] and clients.num_available() == 1
     assert list(clients.by_cid()) == [1]
     assert clients.sample(2) == [clients.all()["connection of 1"]]
@@ -276,7 +276,7 @@ def test_a_client_at_work_is_not_available_and_the_end_of_its_work_is_noticed(cl
 def test_a_client_that_left_at_work_is_not_available_again(clients):
     worker = newcomer(0)
     arrive(clients, worker)
-    clients.start_work(worker)
+    clients.start_work(worker, "fit")
     clients.unregister(worker)
     clients.end_work(worker)
     assert clients.all() == {}

@@ -13,13 +13,11 @@ def line(progress: Progress, width: int = 100) -> str:
 def test_a_fit():
     progress = Progress()
     assert line(progress) == ""
-    progress.tell("round 3, training, then the server averages")
-    assert line(progress) == "round 3, training, then the server averages"
+    progress.tell("round 3", ", then the server averages")
+    assert line(progress) == "round 3, then the server averages"
     progress._began -= 12
     progress.show(1.75, epochs=3, part=0.6)
-    assert line(progress) == (
-        "round 3, training, then the server averages: epoch 2 of 3 ━━━━━━━━━━━━──────── 60%, 8 s left"
-    )
-    assert line(progress, width=20) == "round 3, training, t"
-    progress.tell("round 3, trained, waits for the average")
-    assert line(progress) == "round 3, trained, waits for the average"
+    assert line(progress) == ("round 3, epoch 2 of 3 ━━━━━━━━━━━━──────── 60%, 8 s left, then the server averages")
+    assert line(progress, width=20) == "round 3, epoch 2 of "
+    progress.tell("round 3", " is trained, waits for the average")
+    assert line(progress) == "round 3 is trained, waits for the average"

@@ -78,6 +78,7 @@ def make_server(tmp_path):
             SEED,
             fit_seconds,
             half_precision,
+            True,
             {},
             None,
             None,

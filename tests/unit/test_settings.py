@@ -121,6 +121,7 @@ def test_a_server_without_flags(monkeypatch):
         seed=settings.seed,
         fit_seconds=None,
         half_precision=False,
+        plain=False,
         flags=settings.flags,
         certificates=None,
         token=None,
@@ -133,7 +134,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "token").write_text("0123456789abcdef")
     words = ["--rounds", 7, "--min_num_clients", 4, "--round_timeout", 60, "--wait_timeout", 0.5]
-    words += ["--seed", 11, "--fit_seconds", 2.5, "--half_precision"]
+    words += ["--seed", 11, "--fit_seconds", 2.5, "--half_precision", "--plain"]
     words += ["--results_dir", "here", "--certificates", tmp_path, "--token_file", tmp_path / "token"]
     settings = server_settings(monkeypatch, *words)
     assert settings == ServerSettings(
@@ -147,6 +148,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         seed=11,
         fit_seconds=2.5,
         half_precision=True,
+        plain=True,
         flags=settings.flags,
         certificates=(certificate, certificate, key),
         token=b"0123456789abcdef",
