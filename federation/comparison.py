@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from federation.files import replaced
 from federation.tables import Rows, number, read_table
@@ -39,19 +39,19 @@ class Run(NamedTuple):
         known = {int(row["round"]): number(row.get(column, "")) for row in self.tables["rounds.csv"]}
         return {server_round: value for server_round, value in sorted(known.items()) if math.isfinite(value)}
 
-    def cost(self, name: str, last_round: int) -> tuple[float, bool]:
-        """Return what is known of a cost until the end of a round, NaN if nothing is, and whether that is all."""
+    def costs(self, name: str, last_rounds: Iterable[int]) -> Iterator[tuple[float, bool]]:
+        """Yield what is known of a cost until the end of each round, NaN if nothing is, and whether that is all."""
         table, columns, _ = COSTS[name]
-        rows = [row for row in self.tables[table] if int(row["round"]) <= last_round]
-        values = [sum(number(row.get(column, "")) for column in columns) for row in rows]
-        known = [value for value in values if math.isfinite(value)]
-        is_whole = len(known) == len(values) and len({row["round"] for row in rows}) == last_round
-        return math.fsum(known) if known else math.nan, is_whole
-
-    def whole_cost(self, name: str, last_round: int) -> float:
-        """Return a cost until the end of a round, NaN if not all of it is known."""
-        total, is_whole = self.cost(name, last_round)
-        return total if is_whole else math.nan
+        by_round: dict[int, list[float]] = {}
+        for row in self.tables[table]:
+            value = sum(number(row.get(column, "")) for column in columns)
+            by_round.setdefault(int(row["round"]), []).append(value)
+        for last_round in last_rounds:
+            rounds = [values for server_round, values in by_round.items() if server_round <= last_round]
+            values = [*itertools.chain(*rounds)]
+            known = [value for value in values if math.isfinite(value)]
+            is_whole = len(known) == len(values) and len(rounds) == last_round
+            yield math.fsum(known) if known else math.nan, is_whole
 
 
 def read_run(folder: Path) -> Run:
@@ -122,8 +122,13 @@ class Comparison:
 
         panels: dict[str, list[list[float]]] = {
             "round": [[*curve] for curve in self.curves],
-            "seconds": [[run.cost("seconds", r)[0] for r in curve] for run, curve in zip(self.runs, self.curves)],
-            "joules": [[run.whole_cost("joules", r) for r in curve] for run, curve in zip(self.runs, self.curves)],
+            "seconds": [
+                [cost for cost, _ in run.costs("seconds", curve)] for run, curve in zip(self.runs, self.curves)
+            ],
+            "joules": [
+                [cost if is_whole else math.nan for cost, is_whole in run.costs("joules", curve)]
+                for run, curve in zip(self.runs, self.curves)
+            ],
         }
         if not any(map(math.isfinite, itertools.chain(*panels["joules"]))):
             del panels["joules"]
@@ -168,5 +173,5 @@ def _cell(run: Run, cost: str, last_round: int | None) -> str:
     """Return what a cost was until a round: "-" without one, empty if unknown, with a + if more is unknown."""
     if last_round is None:
         return "-"
-    total, is_whole = run.cost(cost, last_round)
+    ((total, is_whole),) = run.costs(cost, [last_round])
     return f"{total:.{COSTS[cost][2]}f}{'' if is_whole else '+'}" if math.isfinite(total) else ""

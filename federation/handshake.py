@@ -13,7 +13,7 @@ import hmac
 import json
 import secrets
 import zlib
-from typing import TYPE_CHECKING, Mapping, Sequence, get_type_hints
+from typing import TYPE_CHECKING, Mapping, Sequence, Tuple, get_type_hints
 
 import numpy as np
 from flwr.common import Scalar
@@ -21,6 +21,7 @@ from flwr.common import Scalar
 if TYPE_CHECKING:
     from flwr.server.client_proxy import ClientProxy  # which clients need not import
 
+Key = Tuple[bool, int, str]  # see `key_of`
 MAX_TEXT = 300  # characters; what strangers send ends up on a terminal and in files
 
 
@@ -82,7 +83,7 @@ def name_of(client: ClientProxy) -> str:
     return str(identity_of(client) or f"plain Flower client {connection_of(client)[:8]}")
 
 
-def key_of(client: ClientProxy) -> tuple[bool, int, str]:
+def key_of(client: ClientProxy) -> Key:
     """Return what tells clients apart over their connections and sorts them: by --cid, plain Flower clients last."""
     identity = identity_of(client)
     return (True, 0, connection_of(client)) if identity is None else (False, identity.cid, "")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import collections
 import math
 import time
-from typing import Any, Callable, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, Mapping, NamedTuple
 
 from federation.arrays import as_number
-from federation.handshake import Identity
+from federation.handshake import Identity, Key
 from federation.live_lines import bar
 from federation.report import TRAFFIC, Report
-from federation.tables import number
 
-Key = Tuple[bool, int, str]  # what tells clients apart, see federation.handshake.key_of
 Figures = Mapping[str, Any]  # a client's row of clients.csv
 
 TASKS = {"fit": "training", "evaluate": "evaluating", "get_parameters": "making a model", "lost": "lost", "": "idle"}
@@ -36,7 +34,7 @@ RECENT = 5  # rounds by which the next ones are estimated
 class Activity(NamedTuple):
     """What a client does, and since when by `time.monotonic()`."""
 
-    key: Key
+    key: Key  # what tells clients apart
     identity: Identity | None  # None: a plain Flower client
     task: str  # Flower's, such as "fit"; "": it waits to be asked; "lost": its connection has ended
     since: float
@@ -105,8 +103,7 @@ class LiveTable:
             here = sum(activity.task != "lost" for activity in activities)
             return f"{title}: {here} of {self.min_num_clients} clients are here"
         elapsed = time.monotonic() - started
-        earlier = [number(row["seconds"]) for row in self.report.tables["rounds.csv"].rows[-RECENT:]]
-        earlier = [seconds for seconds in earlier if math.isfinite(seconds)]
+        earlier = [seconds for seconds in self.report.durations[-RECENT:] if math.isfinite(seconds)]
         if not earlier:
             return f"{title}: {duration(elapsed)}"
         usual = max(0.1, sum(earlier) / len(earlier))

@@ -17,9 +17,9 @@ from typing import Any, Dict, Iterable, Mapping
 
 from federation.arrays import as_number
 from federation.checkpoint import Checkpoint
-from federation.handshake import identity_of, key_of, printable
+from federation.handshake import Key, identity_of, key_of, printable
 from federation.history import draw_history
-from federation.tables import Table
+from federation.tables import Table, number
 
 from flwr.common import EvaluateRes, FitRes
 from flwr.server.client_proxy import ClientProxy
@@ -59,7 +59,7 @@ class Report:
         self._draw_at = time.monotonic() + DRAW_EVERY
         self.round = 0 if resumed is None else resumed.round  # the last one that began
         self.round_started: float | None = None  # by time.monotonic(); None: no round is under way
-        self.latest: dict[tuple[bool, int, str], Row] = {}  # the last row of each client
+        self.latest: dict[Key, Row] = {}  # the last row of each client
         self.tables = {name: Table(folder / name, columns, name == "classes.csv") for name, columns in TABLES.items()}
         for table in self.tables.values():
             if resumed is None:
@@ -70,13 +70,14 @@ class Report:
         if resumed is not None and resumed.round > max([int(row["round"]) for row in rounds.rows], default=0):
             # The server died between the training and the end of the round.
             rounds.add([{"round": resumed.round, "clients": resumed.results, "failures": resumed.failures}])
+        self.durations = [number(row["seconds"]) for row in rounds.rows]  # of all rounds, in seconds; NaN: not known
         self._save()
 
     def start_round(self, server_round: int) -> None:
         """Start the clock of a round."""
         self.round, self.round_started = server_round, time.monotonic()
         self._round: Row = {"round": server_round}
-        self._clients: dict[tuple[bool, int, str], Row] = {}  # by client
+        self._clients: dict[Key, Row] = {}  # by client
         self._classes: dict[str, Row] = {}  # by label
 
     def add_fit(self, client: ClientProxy, result: FitRes) -> None:
@@ -106,10 +107,11 @@ class Report:
     def end_round(self, results: int, failures: int, loss: float | None, accuracy: float | None) -> None:
         """Add the round to the tables and print its line; None stands for what no client reported."""
         assert self.round_started is not None
-        self.seconds = round(time.monotonic() - self.round_started, 3)  # of the last round
+        seconds = round(time.monotonic() - self.round_started, 3)
         self.round_started = None
+        self.durations.append(seconds)
         row = {**self._round, "clients": results, "failures": failures, "loss": loss, "accuracy": accuracy}
-        self.tables["rounds.csv"].add([{**row, "seconds": self.seconds}])
+        self.tables["rounds.csv"].add([{**row, "seconds": seconds}])
         self.tables["clients.csv"].add(self._clients[key] for key in sorted(self._clients))
         self.tables["classes.csv"].add(self._classes.values())
         self._save()
@@ -120,7 +122,7 @@ class Report:
             if row.get(name) is not None
         ]
         megabytes = sum(row.get(column, 0) for row in self._clients.values() for column in TRAFFIC)
-        costs = f"{megabytes:.2f} MB", f"{self.seconds:.1f} s"
+        costs = f"{megabytes:.2f} MB", f"{seconds:.1f} s"
         line = ", ".join([f"{results} results and {failures} failures", *figures, *costs])
         print(f"round {row['round']}: {line}")
         self._draw_meanwhile()
@@ -150,11 +152,10 @@ class Report:
             return
         self._draw_at = now + DRAW_EVERY
         # Not in a session of its own: Linux would give that as much of the processor as the server, nice or not.
-        command = [sys.executable, "-m", "federation.history", self.folder.resolve()]
-        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)  # `draw` tells of errors
+        command = [sys.executable, "-m", "federation.history", str(self.folder.resolve())]
+        root, quiet = Path(__file__).parents[1], subprocess.DEVNULL  # `draw` tells of errors
         with contextlib.suppress(OSError):  # too many processes
-            root = Path(__file__).parents[1]
-            self._drawing = subprocess.Popen(command, cwd=root, **quiet)  # type: ignore[call-overload]
+            self._drawing = subprocess.Popen(command, cwd=root, stdin=quiet, stdout=quiet, stderr=quiet)
 
     def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
         row = self._clients.setdefault(key_of(client), {"round": self._round["round"]})

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from federation.handshake import (
     Identity,
+    Key,
     Refused,
     check,
     connection_of,
@@ -49,7 +50,7 @@ class DeviceClientManager(ClientManager):
         self._admitted: dict[str, ClientProxy] = {}  # by connection
         self._at_work: set[str] = set()  # connections
         self._changed = threading.Condition()
-        self._activities: dict[tuple[bool, int, str], Activity] = {}  # by what tells clients apart
+        self._activities: dict[Key, Activity] = {}
         self._refusals: OrderedDict[str, float] = OrderedDict()  # lines, and when they came last
 
     def register(self, client: ClientProxy) -> bool:
@@ -123,10 +124,10 @@ class DeviceClientManager(ClientManager):
             return dict(self._refusals)
 
     def _note(self, client: ClientProxy, task: str) -> None:
-        identity = identity_of(client)
-        self._activities[key_of(client)] = Activity(key_of(client), identity, task, time.monotonic())
-        if task == "lost" and identity is None:  # it would come back as another one
-            del self._activities[key_of(client)]
+        activity = Activity(key_of(client), identity_of(client), task, time.monotonic())
+        self._activities[activity.key] = activity
+        if task == "lost" and activity.identity is None:  # it would come back as another one
+            del self._activities[activity.key]
 
     def _greet(self, client: ClientProxy) -> None:
         """Ask a newcomer who it is, and admit it or send it away."""

@@ -79,7 +79,7 @@ class DeviceServer(Server):
             self.report.start_round(server_round)
             num_results, num_failures = self._train(server_round)
             self._evaluate(server_round, num_results, num_failures)
-            self.orders.end_round(self.report.seconds)
+            self.orders.end_round(self.report.durations[-1])
         if first_round > num_rounds:  # resumed after its last round: only the clients do not know yet
             self.clients.wait_for(self.settings.min_num_clients, COME_BACK_TIMEOUT)
         return History(), 0.0
