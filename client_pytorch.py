@@ -5,9 +5,7 @@ Start one on each device, with a number of its own and the address that the serv
     python client_pytorch.py --cid=0 --server_address=192.168.1.10:8080
     python client_pytorch.py --cid=1 --server_address=192.168.1.10:8080
 
-CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards take MNIST and a small CNN instead:
-
-    python client_pytorch.py --cid=0 --server_address=192.168.1.10:8080 --mnist
+CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards add --mnist for a small CNN and MNIST instead.
 """
 
 from __future__ import annotations
@@ -17,10 +15,10 @@ import time
 
 from federation.addresses import server_address
 from federation.client.connection import stay_connected
-from federation.client.flags import parse_client
-from federation.client.light_import import AdamW, torchvision_models
+from federation.client.flags import ClientSettings, parse_client
 from federation.client.progress import show_progress
 from federation.client.threads import choose_threads
+from federation.device.light_import import AdamW, torchvision_models
 from federation.flags import ArgumentParser, whole_number
 from federation.partitions import Examples, load_partition
 
@@ -204,8 +202,16 @@ class FlowerClient(fl.client.NumPyClient):
         return loss, len(self.validation_set.labels), {"accuracy": accuracy}
 
 
+def make_client(settings: ClientSettings) -> FlowerClient:
+    """Load this client's partition, choose how many threads to train with, and build the model."""
+    train_set, validation_set = load_partition(settings.partition)
+    on_gpu = DEVICE.type == "cuda"
+    torch.set_num_threads(1 if on_gpu else choose_threads(settings, torch.set_num_threads, FlowerClient))
+    return FlowerClient(settings.dataset, train_set, validation_set)
+
+
 def main() -> None:
-    """Load this client's partition, build the model, and take part in the server's rounds."""
+    """Make this client, and take part in the server's rounds."""
     parser = ArgumentParser(__doc__)
     parser.add_argument(
         "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
@@ -215,10 +221,7 @@ def main() -> None:
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
     args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
-    train_set, validation_set = load_partition(settings.partition)
-    on_gpu = DEVICE.type == "cuda"
-    torch.set_num_threads(1 if on_gpu else choose_threads(settings, torch.set_num_threads, FlowerClient))
-    stay_connected(FlowerClient(settings.dataset, train_set, validation_set), settings)
+    stay_connected(make_client(settings), settings)
 
 
 if __name__ == "__main__":

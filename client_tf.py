@@ -5,9 +5,7 @@ Start one on each device, with a number of its own and the address that the serv
     python client_tf.py --cid=0 --server_address=192.168.1.10:8080
     python client_tf.py --cid=1 --server_address=192.168.1.10:8080
 
-CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards take MNIST and a small CNN instead:
-
-    python client_tf.py --cid=0 --server_address=192.168.1.10:8080 --mnist
+CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards add --mnist for a small CNN and MNIST instead.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import time
 
 from federation.addresses import server_address
 from federation.client.connection import stay_connected
-from federation.client.flags import parse_client
+from federation.client.flags import ClientSettings, parse_client
 from federation.client.progress import show_progress
 from federation.client.threads import choose_threads
 from federation.flags import ArgumentParser, whole_number
@@ -37,20 +35,19 @@ set_seed = keras.utils.set_random_seed  # for all random numbers
 
 def small_cnn() -> keras.Model:
     """Return a CNN for MNIST with 44,426 parameters: LeNet-5 (LeCun et al., 1998) with ReLU and max pooling."""
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.Rescaling(1 / 127.5, offset=-1),  # uint8 from 0 to 255 -> -1 to 1
-            keras.layers.Conv2D(6, kernel_size=5, activation="relu"),  # [n, 28, 28, 1] -> [n, 24, 24, 6]
-            keras.layers.MaxPooling2D(),  # -> [n, 12, 12, 6]
-            keras.layers.Conv2D(16, kernel_size=5, activation="relu"),  # -> [n, 8, 8, 16]
-            keras.layers.MaxPooling2D(),  # -> [n, 4, 4, 16]
-            keras.layers.Flatten(),  # -> [n, 256]
-            keras.layers.Dense(120, activation="relu"),
-            keras.layers.Dense(84, activation="relu"),
-            keras.layers.Dense(10, activation="softmax"),
-        ]
-    )
+    layers = [
+        keras.Input((28, 28, 1)),
+        keras.layers.Rescaling(1 / 127.5, offset=-1),  # uint8 from 0 to 255 -> -1 to 1
+        keras.layers.Conv2D(6, kernel_size=5, activation="relu"),  # [n, 28, 28, 1] -> [n, 24, 24, 6]
+        keras.layers.MaxPooling2D(),  # -> [n, 12, 12, 6]
+        keras.layers.Conv2D(16, kernel_size=5, activation="relu"),  # -> [n, 8, 8, 16]
+        keras.layers.MaxPooling2D(),  # -> [n, 4, 4, 16]
+        keras.layers.Flatten(),  # -> [n, 256]
+        keras.layers.Dense(120, activation="relu"),
+        keras.layers.Dense(84, activation="relu"),
+        keras.layers.Dense(10, activation="softmax"),
+    ]
+    return keras.Sequential(layers)
 
 
 def mobilenet() -> keras.Model:
@@ -111,8 +108,7 @@ class Schedule(keras.callbacks.Callback):
     def __init__(self, peak: float, epochs: int, num_batches: int, seconds: float) -> None:
         super().__init__()
         self.peak, self.epochs, self.num_batches, self.seconds = peak, epochs, num_batches, seconds
-        self.started = time.monotonic()
-        self.step, self.time_used = 0, 0.0  # the second: of `seconds`, from 0 to 1
+        self.started, self.step, self.time_used = time.monotonic(), 0, 0.0  # the last: of `seconds`, from 0 to 1
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Set the learning rate of a step."""
@@ -152,8 +148,7 @@ def train(
 
 def test(model: keras.Model, examples: Examples) -> tuple[float, float]:
     """Return the mean loss per example and the accuracy of the model."""
-    loss, accuracy = model.evaluate(as_dataset(examples).batch(TEST_BATCH_SIZE), verbose=0)
-    return loss, accuracy
+    return tuple(model.evaluate(as_dataset(examples).batch(TEST_BATCH_SIZE), verbose=0))
 
 
 def get_parameters(model: keras.Model) -> NDArrays:
@@ -207,8 +202,18 @@ def set_threads(threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)  # the models have no branches to compute at the same time
 
 
+def make_client(settings: ClientSettings) -> FlowerClient:
+    """Load this client's partition, choose how many threads to train with, and build the model."""
+    train_set, validation_set = load_partition(settings.partition)
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)  # by default, TensorFlow takes all of a Jetson's memory
+    set_threads(1 if gpus else choose_threads(settings, set_threads, FlowerClient))
+    return FlowerClient(settings.dataset, train_set, validation_set)
+
+
 def main() -> None:
-    """Load this client's partition, build the model, and take part in the server's rounds."""
+    """Make this client, and take part in the server's rounds."""
     parser = ArgumentParser(__doc__)
     parser.add_argument(
         "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
@@ -218,12 +223,7 @@ def main() -> None:
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
     args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
-    train_set, validation_set = load_partition(settings.partition)
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)  # by default, TensorFlow takes all of a Jetson's memory
-    set_threads(1 if gpus else choose_threads(settings, set_threads, FlowerClient))
-    stay_connected(FlowerClient(settings.dataset, train_set, validation_set), settings)
+    stay_connected(make_client(settings), settings)
 
 
 if __name__ == "__main__":

@@ -26,18 +26,29 @@ from federation.server.strategy import DeviceFedAvg, weighted_average
 
 import numpy as np
 from flwr.common import Metrics, NDArrays, Scalar
+from flwr.server.strategy import Strategy
 
 
 def main() -> None:
     """Run the server that the command line describes."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--rounds", type=whole_number(1), default=3, help="rounds to run (default: %(default)s)")
     parser.add_argument(
         "--min_num_clients",
         type=whole_number(1),
         default=2,
         help="no round starts before that many clients are connected (default: %(default)s)",
     )
+    add_flags(parser)
+    parser.add_argument("--mnist", action="store_true", help="--evaluate_with uses MNIST (default: CIFAR-10)")
+    args, settings = parse_server(parser)  # adds the flags of operation: address, time limits, folders, TLS, token
+    if args.mnist and args.evaluate_with is None:
+        parser.error("argument --mnist: only matters to --evaluate_with; the clients choose their data set themselves")
+    serve(build_strategy(args), settings)
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    """Add the flags that `build_strategy` knows; flower_app.py has them, too."""
+    parser.add_argument("--rounds", type=whole_number(1), default=3, help="rounds to run (default: %(default)s)")
     parser.add_argument(
         "--sample_fraction",
         type=fraction,
@@ -58,11 +69,11 @@ def main() -> None:
         choices=("pytorch", "tf"),
         help="test the global model here too after each round, as a model of client_pytorch.py or client_tf.py",
     )
-    parser.add_argument("--mnist", action="store_true", help="--evaluate_with uses MNIST (default: CIFAR-10)")
-    args, settings = parse_server(parser)  # adds the flags of operation: address, time limits, folders, TLS, token
-    if args.mnist and args.evaluate_with is None:
-        parser.error("argument --mnist: only matters to --evaluate_with; the clients choose their data set themselves")
-    strategy = DeviceFedAvg(
+
+
+def build_strategy(args: argparse.Namespace) -> Strategy:
+    """Return what decides who takes part in a round, what they do, and what becomes of their models."""
+    return DeviceFedAvg(
         fraction_fit=args.sample_fraction,
         fraction_evaluate=args.sample_fraction,
         min_fit_clients=1,  # these two minimums would outweigh the fraction
@@ -73,7 +84,6 @@ def main() -> None:
         evaluate_fn=central_evaluation(args.evaluate_with, dataset_name(args.mnist), args.data_dir),
         evaluate_metrics_aggregation_fn=weighted_average,
     )
-    serve(strategy, settings)
 
 
 def fit_config(server_round: int, args: argparse.Namespace) -> dict[str, Scalar]:

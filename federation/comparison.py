@@ -19,7 +19,7 @@ COSTS = {  # by their name here: table, columns, digits
     "joules": ("clients.csv", ["energy_j"], 0),
 }
 TOLERANCE = 1e-6  # TensorFlow's accuracies are float32: its 0.9 is 0.89999998
-MARK = b"federation.server.compare"  # in the pictures that are made here, and may be replaced
+MARK = b"federation.compare"  # in the pictures that are made here, and may be replaced
 
 # Those of Okabe and Ito (2008), which the colour-blind can tell apart, with grey for yellow: that is too bright here.
 COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#888888"

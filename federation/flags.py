@@ -21,10 +21,10 @@ class ArgumentParser(argparse.ArgumentParser):
     Each script begins with one: from then on, its output is safe.
     """
 
-    def __init__(self, description: str | None) -> None:
+    def __init__(self, description: str | None, prog: str | None = None) -> None:
         make_output_safe()
         super().__init__(
-            description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+            prog, description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )
 
     def error(self, message: str) -> NoReturn:

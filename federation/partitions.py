@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import datasets
 
 NUM_CLIENTS = 50  # default number of partitions, that of the clients
+MOST_NAMES = 5  # of files that are told
 
 
 class Partition(NamedTuple):
@@ -67,9 +68,7 @@ def load_partition(partition: Partition) -> tuple[Examples, Examples]:
     not there yet, a process of its own makes it. Ends this process, after a message, if that fails.
     """
     dataset, cid, num_clients, data_dir, alpha = partition
-    wanted = ["--cid", str(cid), "--num_clients", str(num_clients)]
-    if alpha is not None:
-        wanted += ["--alpha", str(alpha)]
+    wanted = ["--cid", str(cid), "--num_clients", str(num_clients), *_alpha_flag(alpha)]
     images, labels = _load(partition.path, dataset, data_dir, "train", *wanted)
     num_train = len(labels) - max(1, len(labels) // 10)
     return Examples(images[:num_train], labels[:num_train]), Examples(images[num_train:], labels[num_train:])
@@ -115,14 +114,26 @@ def prepare(
             rows, labels = cutting.open_files(files)
             for cid, numbers in zip(missing, cutting.cut(labels, missing, num_clients, alpha)):
                 _write(paths[cid], dataset, rows.select(numbers), files)
-        for path in paths.values():
+        for path in [*paths.values()][:MOST_NAMES]:
             print(f"{path} is ready")
+        if len(paths) > MOST_NAMES:
+            print(f"and so are {len(paths) - MOST_NAMES} more")
         if test:
             path = _test_file(dataset, data_dir)
             if is_missing(path, "test"):
                 files = parquet_files(dataset, folder, "test")
                 _write(path, dataset, cutting.open_files(files)[0], files)
             print(f"{path} is ready")
+
+
+def prepare_all(dataset: str, num_clients: int, data_dir: Path, alpha: float | None) -> None:
+    """Make the files of all partitions, in a process of its own; ends this process, after a message, if that fails."""
+    wanted = ["--cid", *map(str, range(num_clients)), "--num_clients", str(num_clients)]
+    wanted += ["--data_dir", str(data_dir.resolve())]
+    try:
+        _make_in_child(dataset, *wanted, *_alpha_flag(alpha))
+    except DataError as error:
+        end(error)
 
 
 def show(dataset: str, num_clients: int, data_dir: Path, alpha: float | None) -> Path:
@@ -181,6 +192,10 @@ def _load(path: Path, dataset: str, data_dir: Path, split: str, *wanted: str) ->
     return examples
 
 
+def _alpha_flag(alpha: float | None) -> list[str]:
+    return [] if alpha is None else ["--alpha", str(alpha)]
+
+
 def _make_in_child(dataset: str, *wanted: str) -> None:
     """Run this file in a process of its own, because datasets, pandas and pyarrow never leave a process: 130 MB."""
     command = [sys.executable, "-m", "federation.partitions", *wanted, *(["--mnist"] if dataset == "mnist" else [])]
@@ -197,7 +212,7 @@ def _make_in_child(dataset: str, *wanted: str) -> None:
 def end(error: DataError) -> NoReturn:
     """End this process with the error's exit code, after its message."""
     print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
+    raise SystemExit(error.exit_code) from error
 
 
 def main() -> None:

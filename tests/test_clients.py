@@ -31,7 +31,7 @@ def test_mnist_is_learnt(processes, mnist, framework):
         assert all(abs(number - round(number)) < 1e-3 for number in correct)
         assert sum(correct) / 500 == pytest.approx(float(row["central_accuracy"]), abs=1e-6)
     picture = federation.results / "comparison.png"
-    words = "federation.server.compare", federation.results, "--accuracy", 0.5, "--picture", picture
+    words = "federation.compare", federation.results, "--accuracy", 0.5, "--picture", picture
     compare = processes.start("-m", *words)
     assert compare.exit_code() == 0, compare.output
     heading, names, line, drawn = compare.output.splitlines()
@@ -186,7 +186,7 @@ def test_torchvision_that_wants_more_gets_it(start, tmp_path):
     (tmp_path / "torchvision/models.py").write_text("from torch._dynamo.utils import counters\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from federation.client.light_import import torchvision_models\n"
+        "from federation.device.light_import import torchvision_models\n"
         "print(torchvision_models().counters)\n"
     )
     process = start("-c", code)

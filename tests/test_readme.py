@@ -126,7 +126,7 @@ def flags() -> dict[str, set[str]]:
         "server.py": [sys.executable, "server.py"],
         "client_pytorch.py": [sys.executable, "client_pytorch.py"],
         "client_tf.py": [sys.executable, "client_tf.py"],
-        **{name: [sys.executable, "-m", name] for name in ("federation.partitions", "federation.server.compare")},
+        **{name: [sys.executable, "-m", name] for name in ("federation.partitions", "federation.compare")},
         **{name: [f"./{name}"] for name in ("run_demo.sh", "run_tests.sh", "build_jetson_flower_client.sh")},
     }
     found = {}

@@ -10,19 +10,18 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
 
 from federation.addresses import split_address
-from federation.client.device import describe, versions
 from federation.client.flags import ClientSettings
-from federation.client.power import Meter
+from federation.client.identity import identify
 from federation.client.probe import probe
 from federation.client.progress import progress
+from federation.client.resident import answer_node
 from federation.client.wire import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
-from federation.handshake import Identity, Refused, class_list, fingerprint, printable
+from federation.device.power import Meter
+from federation.handshake import Refused
 from federation.keepalive import watch_connections
-from federation.partition_file import read_classes
 from federation.tls import warn_if_readable
 from federation.transfer import UNDERSTOOD
 
@@ -32,27 +31,17 @@ LONGEST_PAUSE = 20  # seconds between two attempts to reach the server
 
 
 def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
-    """Take part in the run of the server at `settings.server_address`.
+    """Take part in the run of the server at `settings.server_address`, or answer over the socket `settings.serve`.
 
     Waits for a server that is not up yet, comes back when the connection is lost, and returns when the server says
     that the run is over. Ends the process with exit code 1 if the server refuses this client, or if it could not be
     reached for `settings.retry_for` seconds; with 130 at Ctrl-C and 143 at SIGTERM.
     """
     _exit_at_signals()
-    identity = Identity(
-        cid=settings.partition.cid,
-        device=printable(describe()),
-        instance=secrets.token_hex(8),
-        script=printable(Path(sys.argv[0]).name),
-        dataset=settings.dataset,
-        num_clients=settings.partition.num_clients,
-        model=fingerprint(client.get_parameters({})),
-        alpha="" if settings.partition.alpha is None else str(settings.partition.alpha),
-        classes=class_list(read_classes(settings.partition.path)),
-        versions=printable(versions()),
-        understands=UNDERSTOOD,
-    )
+    identity = identify(client, settings.partition, secrets.token_hex(8), UNDERSTOOD)
     wrapper = ClientWrapper(client, identity, settings.token, Meter(settings.plug))
+    if settings.serve is not None:
+        answer_node(settings.serve, wrapper)
     watch_connections(split_address(settings.server_address)[1])
     warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")
     progress.lines.start()

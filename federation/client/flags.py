@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from federation import tls
-from federation.client.power import plug
+from federation.device.power import plug
+from federation.device.sensors import Plug
 from federation.flags import (
     ArgumentParser,
     add_alpha,
@@ -16,11 +18,11 @@ from federation.flags import (
     check_cid,
     content,
     dataset_name,
+    path,
     seconds,
     whole_number,
 )
 from federation.partitions import Partition
-from federation.sensors import Plug
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,13 @@ class ClientSettings:
     """What the command line says about a client."""
 
     partition: Partition
-    server_address: str  # HOST:PORT
-    threads: int | None  # None: as many as help
-    root_certificate: bytes | None  # PEM; None: not encrypted
-    token: bytes | None
-    retry_for: float  # seconds
+    threads: int | None = None  # None: as many as help
+    server_address: str = ""  # HOST:PORT
+    root_certificate: bytes | None = None  # PEM; None: not encrypted
+    token: bytes | None = None
+    retry_for: float = math.inf  # seconds
     plug: Plug | None = None  # a metering plug that this device has
+    serve: Path | None = None  # a socket; None: connect to the server
 
     @property
     def dataset(self) -> str:
@@ -58,6 +61,7 @@ def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Nam
         token=args.token,
         retry_for=args.retry_for,
         plug=args.plug,
+        serve=args.serve,
     )
     return args, settings
 
@@ -100,4 +104,11 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         metavar="URL",
         help="a Shelly or Tasmota plug that measures this device's power, such as http://192.168.1.20 (default: the "
         "device's own sensors)",
+    )
+    parser.add_argument(
+        "--serve",
+        type=path,
+        metavar="SOCKET",
+        help="stay loaded and answer a SuperNode over this Unix socket, see flower_app.py (default: connect to the "
+        "server)",
     )

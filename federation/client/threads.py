@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -12,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Callable
 
-from federation.client.device import describe
 from federation.client.flags import ClientSettings
+from federation.device.about import describe
 from federation.files import replaced
 from federation.hub import SOURCES
 from federation.partition_file import Examples
@@ -38,7 +39,7 @@ def choose_threads(settings: ClientSettings, set_threads: Callable[[int], object
     The number is kept with the data for the next start; the file is named in what is printed.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    path = settings.partition.data_dir / settings.dataset / f"threads_{Path(sys.argv[0]).stem}.json"
+    path = settings.partition.data_dir / settings.dataset / f"threads_{Path(inspect.getfile(make_client)).stem}.json"
     device = f"{describe()}, {cores} cores"  # the file may have come from another one, with the data
 
     def seconds(threads: int) -> float:

@@ -1,7 +1,7 @@
 """The client's end of a connection: one stream of messages in and answers out, the same in all of Flower since 1.0.
 
 Flower's own start_client leaves a thread behind for each connection that breaks, and takes seconds and 50 MB more to
-import. Hence the one place here that uses parts of Flower that are not public: `flwr.proto` and `flwr.common.serde`.
+import.
 """
 
 from __future__ import annotations
@@ -13,19 +13,10 @@ from federation import MAX_MESSAGE_BYTES
 from federation.addresses import ascii_address
 from federation.client.probe import somebody_else
 from federation.handshake import Refused
+from federation.messages import read_question, write_answer
 
 import grpc
-from flwr.common import (
-    Code,
-    EvaluateRes,
-    FitRes,
-    GetParametersRes,
-    GetPropertiesRes,
-    Parameters,
-    Status,
-    serde,
-)
-from flwr.proto.transport_pb2 import ClientMessage, Reason, ServerMessage
+from flwr.proto.transport_pb2 import ClientMessage, Reason
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 OPTIONS = [
@@ -68,15 +59,17 @@ def answer_server(address: str, root_certificate: bytes | None, answer: Callable
         try:
             for message in FlowerServiceStub(channel).Join(iter(answers.get, None)):
                 was_asked = True
-                task, instruction = _decode(message)
+                task, instruction = read_question(message)
                 del message  # as large as the model
                 if task == "reconnect":
                     goodbye = ClientMessage.DisconnectRes(reason=Reason.ACK)
                     answers.put(ClientMessage(disconnect_res=goodbye))
                     return
-                answers.put(_encode(task, answer(task, instruction)))
+                answers.put(write_answer(task, answer(task, instruction)))
                 del instruction
             raise ConnectionLost("it hung up", was_asked)
+        except ValueError as error:
+            raise ConnectionLost(f"{error}", was_asked=False) from error
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
                 limit = MAX_MESSAGE_BYTES // 1024**2
@@ -99,37 +92,3 @@ def _is_somebody_else(error: grpc.RpcError) -> bool:
     """Tell whether who has answered does not know Flower's clients. Other errors can be a server of ours in trouble."""
     unwanted = "http2 header with status: 4" in (error.details() or "")  # a web server, in HTTP/2
     return error.code() in NOT_FLOWERS or (unwanted and error.code() != grpc.StatusCode.UNAVAILABLE)
-
-
-def _decode(message: ServerMessage) -> tuple[str, Any]:
-    """Return the task in a message and Flower's instruction, such as ("fit", FitIns(...))."""
-    field = message.WhichOneof("msg")  # such as fit_ins
-    if field is None:
-        raise ConnectionLost("it asked something that this version of Flower does not know", was_asked=False)
-    task = field[: -len("_ins")]
-    if task == "reconnect":
-        return task, None
-    return task, getattr(serde, f"{field}_from_proto")(getattr(message, field))
-
-
-def _encode(task: str, result: Any) -> ClientMessage:
-    """Return the message with the result of a task, such as a FitRes; with a failure if it cannot be sent."""
-    field = f"{task}_res"
-    encode = getattr(serde, f"{field}_to_proto")
-    try:
-        return ClientMessage(**{field: encode(result)})
-    except (TypeError, ValueError) as error:  # for instance a metric that is larger than 64 bits
-        return ClientMessage(**{field: encode(failure(task, f"its result cannot be sent ({error})"))})
-
-
-def failure(task: str, reason: str) -> GetPropertiesRes | GetParametersRes | FitRes | EvaluateRes:
-    """Return the result of a task that failed, as Flower has it, with the reason."""
-    # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
-    status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
-    if task == "get_properties":
-        return GetPropertiesRes(status, {})
-    if task == "get_parameters":
-        return GetParametersRes(status, Parameters([], ""))
-    if task == "fit":
-        return FitRes(status, Parameters([], ""), 0, {})
-    return EvaluateRes(status, 0.0, 0, {})

@@ -8,10 +8,10 @@ import traceback
 from typing import Any, Callable
 
 from federation import handshake
-from federation.client.device import vital_signs
-from federation.client.power import Meter
 from federation.client.progress import progress
-from federation.client.wire import failure
+from federation.device.about import vital_signs
+from federation.device.power import Meter
+from federation.messages import failure
 from federation.transfer import LACKS, Inbound, Lacks, digest
 
 import numpy as np
@@ -41,7 +41,9 @@ class ClientWrapper:
     client is printed here and told to the server, as a result that failed; the connection stays.
     """
 
-    def __init__(self, client: NumPyClient, identity: handshake.Identity, token: bytes | None, meter: Meter) -> None:
+    def __init__(
+        self, client: NumPyClient, identity: handshake.Identity, token: bytes | None, meter: Meter | None
+    ) -> None:
         self.client = client.to_client()
         self.identity = identity
         self.token = token

@@ -40,9 +40,10 @@ class DeviceClientManager(ClientManager):
     `is_fixed` is set, because there is a model. Once `run_is_over`, it is no news that clients leave.
     """
 
-    def __init__(self, token: bytes | None, member: Identity | None) -> None:
+    def __init__(self, token: bytes | None, member: Identity | None, quiet: bool = False) -> None:
         self.token = token
         self.member = member
+        self.quiet = quiet  # about who joins: there are hundreds
         self.is_fixed = member is not None
         self.run_is_over = False
         self.random = random.Random()  # what `sample` draws from
@@ -165,20 +166,21 @@ class DeviceClientManager(ClientManager):
             self._note(client, "")
             number = len(self._admitted)
             self._changed.notify_all()
-        print(f"{name_of(client)} has joined, {number} now")
+        if not self.quiet:
+            print(f"{name_of(client)} has joined, {number} now")
 
     def _check_that_it_fits(self, newcomer: Identity) -> None:
         """Raise Refused if a newcomer does not fit the others; forget its old connection if it comes back."""
-        others = [(client, identity) for client in self._admitted.values() if (identity := identity_of(client))]
+        others = [client for client in self._admitted.values() if client.properties]
         if self.member is None or not (self.is_fixed or others):
             self.member = newcomer
         reason = mismatch(newcomer, self.member)
         if reason is not None:
             raise Refused(reason)
-        for client, other in others:
-            if other.cid == newcomer.cid:
-                if other.instance != newcomer.instance:
-                    raise Refused(f"its --cid is taken by {other}", again=True)
+        for client in others:
+            if client.properties["cid"] == newcomer.cid:
+                if client.properties["instance"] != newcomer.instance:
+                    raise Refused(f"its --cid is taken by {name_of(client)}", again=True)
                 del self._admitted[connection_of(client)]  # it is dead, only nobody here has noticed yet
 
     def _send_away(self, client: ClientProxy, identity: Identity | None, refused: Refused) -> None:

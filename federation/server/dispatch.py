@@ -10,7 +10,7 @@ from typing import Any, List, Tuple
 
 from federation.handshake import identity_of, key_of
 from federation.server.client_manager import DeviceClientManager
-from federation.transfer import UNDERSTOOD, Outbound, lacks_the_model, size
+from federation.transfer import DIGEST, HALF_PRECISION, Outbound, lacks_the_model, size
 
 from flwr.server.client_proxy import ClientProxy
 
@@ -119,9 +119,12 @@ class Dispatch:
     def _forms(self, client: ClientProxy, instruction: Any, is_again: bool) -> list[Any]:
         """Return the instruction in the forms to send, the next one each time that the client lacks the model."""
         identity = identity_of(client)
-        if self.outbound is None or identity is None or identity.understands != UNDERSTOOD:
+        understood = identity.understands.split(", ") if identity else []
+        if self.outbound is None or HALF_PRECISION not in understood:
             return [instruction]
         forms = self.outbound.forms(instruction.parameters, is_again)
+        if DIGEST not in understood:
+            forms = forms[-1:]
         return [replace(instruction, parameters=parameters) for parameters in forms]
 
     def _send_again(self) -> None:

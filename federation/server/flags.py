@@ -6,7 +6,7 @@ import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from federation import checkpoint, run_file, tls
 from federation.addresses import listen_address
@@ -15,12 +15,11 @@ from federation.seeds import MAX_SEED, draw_seed
 
 
 @dataclass(frozen=True)
-class ServerSettings:
-    """What the command line says about the operation of a server."""
+class RunSettings:
+    """What the command line says about a run, wherever its clients are."""
 
     num_rounds: int
     min_num_clients: int
-    server_address: str  # HOST:PORT to listen on
     round_timeout: float  # seconds
     wait_timeout: float  # seconds
     results_dir: Path
@@ -28,8 +27,15 @@ class ServerSettings:
     seed: int
     fit_seconds: float | str | None  # "auto": what suits the clients; None: as long as they need
     half_precision: bool  # models travel as float16
-    plain: bool  # no table on a terminal
     flags: Mapping[str, Any]  # all of the command line, for run.json
+
+
+@dataclass(frozen=True)
+class ServerSettings(RunSettings):
+    """What the command line says about a server that clients connect to."""
+
+    server_address: str  # HOST:PORT to listen on
+    plain: bool  # no table on a terminal
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
     token: bytes | None
 
@@ -39,16 +45,25 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
 
     Ends the process with exit code 2 and one sentence if a value is wrong.
     """
-    add_flags_of_operation(parser)
-    args = parser.parse_args()
+    add_flags_of_connections(parser)
+    args, settings = parse_run(parser)
+    connections = {name: getattr(args, name) for name in ("server_address", "plain", "certificates", "token")}
+    return args, ServerSettings(**vars(settings), **connections)
+
+
+def parse_run(
+    parser: ArgumentParser, command_line: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, RunSettings]:
+    """Like `parse_server`, for a run that is no server's; by default of this process's command line."""
+    add_flags_of_a_run(parser)
+    args = parser.parse_args(command_line)
     folder, resumed = args.resume or (args.results_dir, None)
     seed = run_file.read(folder).get("seed", args.seed) if args.resume else args.seed
     if args.seed not in (None, seed):
         parser.error(f"argument --seed: the run in {folder} has seed {seed}")
-    settings = ServerSettings(
+    settings = RunSettings(
         num_rounds=args.rounds,
         min_num_clients=args.min_num_clients,
-        server_address=args.server_address,
         round_timeout=args.round_timeout,
         wait_timeout=args.wait_timeout,
         results_dir=folder,
@@ -56,22 +71,35 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
         seed=draw_seed() if seed is None else seed,
         fit_seconds=args.fit_seconds,
         half_precision=args.half_precision,
-        plain=args.plain,
         flags={**vars(args), "resume": args.resume and folder},
-        certificates=args.certificates,
-        token=args.token,
     )
     return args, settings
 
 
-def add_flags_of_operation(parser: ArgumentParser) -> None:
-    """Add the flags that a reader of server.py does not need to know."""
+def add_flags_of_connections(parser: ArgumentParser) -> None:
+    """Add the flags about clients that connect."""
     parser.add_argument(
         "--server_address",
         type=listen_address,
         default="0.0.0.0:8080",
         help="where to listen, HOST:PORT (default: %(default)s, all addresses of this machine)",
     )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="only lines, no table of the clients below them (default: a table, if the output is a terminal)",
+    )
+    parser.add_argument(
+        "--certificates",
+        type=content(tls.read_server_certificates),
+        metavar="FOLDER",
+        help="encrypt, with the files of make_certificates.sh in this folder (default: not encrypted)",
+    )
+    add_token_file(parser)
+
+
+def add_flags_of_a_run(parser: ArgumentParser) -> None:
+    """Add the flags about a run that a reader of the script does not need to know."""
     waits = {
         "--round_timeout": "how long a round waits for its clients to train, and then for them to evaluate",
         "--wait_timeout": "how long to wait for --min_num_clients before giving up",
@@ -89,11 +117,6 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
         "--half_precision",
         action="store_true",
         help="send and receive models rounded to float16, in less than half the bytes (default: as they are)",
-    )
-    parser.add_argument(
-        "--plain",
-        action="store_true",
-        help="only lines, no table of the clients below them (default: a table, if the output is a terminal)",
     )
     parser.add_argument(
         "--seed",
@@ -117,13 +140,6 @@ def add_flags_of_operation(parser: ArgumentParser) -> None:
         metavar="FOLDER",
         help="go on with the run whose results are in this folder (default: a new run)",
     )
-    parser.add_argument(
-        "--certificates",
-        type=content(tls.read_server_certificates),
-        metavar="FOLDER",
-        help="encrypt, with the files of make_certificates.sh in this folder (default: not encrypted)",
-    )
-    add_token_file(parser)
 
 
 def seconds_or_auto(text: str) -> float | str:

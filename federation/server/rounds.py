@@ -18,7 +18,7 @@ from federation.seeds import derive
 from federation.server import validation
 from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import Answer, Dispatch, Instructions
-from federation.server.flags import ServerSettings
+from federation.server.flags import RunSettings
 from federation.server.orders import Orders
 from federation.transfer import Outbound, decode
 
@@ -49,10 +49,10 @@ class DeviceServer(Server):
     is on disk, the global model included.
     """
 
-    def __init__(self, strategy: Strategy, settings: ServerSettings, report: Report) -> None:
+    def __init__(self, strategy: Strategy, settings: RunSettings, report: Report, clients: DeviceClientManager) -> None:
         self.checkpoint = settings.resumed or Checkpoint()
-        self.clients = DeviceClientManager(settings.token, self.checkpoint.member)
-        super().__init__(client_manager=self.clients, strategy=strategy)
+        self.clients = clients
+        super().__init__(client_manager=clients, strategy=strategy)
         self.settings = settings
         self.report = report
         self.run_file = RunFile(report.folder, settings.seed, settings.flags)
@@ -61,12 +61,20 @@ class DeviceServer(Server):
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
         """Run the rounds. Flower calls this once clients can connect.
 
-        Raises CannotGoOn, OSError if the results cannot be written, KeyboardInterrupt at Ctrl-C and SIGTERM.
+        Raises KeyboardInterrupt at Ctrl-C and SIGTERM, and whatever `run` does.
         """
         for number in STOP_SIGNALS:  # here, because start_server has just set handlers that exit with code 0
             signal.signal(number, signal.default_int_handler)
+        self.run()
+        return History(), 0.0
+
+    def run(self) -> None:
+        """Run the rounds that are missing; raises CannotGoOn, and OSError if the results cannot be written."""
+        num_rounds = self.settings.num_rounds
         self.run_file.save()
         first_round = self.checkpoint.round + 1
+        if self.settings.resumed is not None:
+            print(f"going on after round {self.checkpoint.round}")
         self.outbound = Outbound(self.checkpoint.model, self.settings.half_precision)
         for server_round in range(first_round, num_rounds + 1):
             self._wait_for_clients(server_round)
@@ -82,7 +90,6 @@ class DeviceServer(Server):
             self.orders.end_round(self.report.durations[-1])
         if first_round > num_rounds:  # resumed after its last round: only the clients do not know yet
             self.clients.wait_for(self.settings.min_num_clients, COME_BACK_TIMEOUT)
-        return History(), 0.0
 
     def disconnect_all_clients(self, timeout: float | None) -> None:
         """Tell the clients that the run is over. Flower calls this after `fit`."""

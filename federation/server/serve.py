@@ -13,6 +13,7 @@ from federation import MAX_MESSAGE_BYTES
 from federation.addresses import reachable_addresses, split_address
 from federation.keepalive import watch_connections
 from federation.report import Report
+from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import ServerSettings
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.server.watch import watched
@@ -39,16 +40,16 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
         report = Report(settings.results_dir, settings.resumed)
     except OSError as error:
         sys.exit(f"server.py: cannot write results: {error}")
-    server = DeviceServer(strategy, settings, report)
-    if settings.resumed is not None:
-        print(f"going on after round {settings.resumed.round}")
+    member = None if settings.resumed is None else settings.resumed.member
+    clients = DeviceClientManager(settings.token, member)
+    server = DeviceServer(strategy, settings, report, clients)
     address = settings.server_address
     print(f"clients connect with --server_address={' or '.join(reachable_addresses(address))}")
     warn_if_readable(address, settings.certificates is not None, "--certificates")
     watch_connections(split_address(address)[1])
     _allow_many_connections()
     try:
-        with watched(report, server.clients, settings):
+        with watched(report, clients, settings):
             start_server(
                 server_address=address,
                 server=server,

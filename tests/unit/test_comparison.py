@@ -314,7 +314,7 @@ def test_without_the_picture_there_is_still_the_table(tmp_path, monkeypatch, cap
 
 def test_the_table_needs_neither_flower_nor_numpy_nor_matplotlib(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from federation.server.compare import *; "
+        "import sys; from pathlib import Path; from federation.compare import *; "
         "print(Comparison([read_run(Path(sys.argv[1]))], None).table()); "
         "print(sorted({'flwr', 'numpy', 'matplotlib', 'torch'} & set(sys.modules)))"
     )

@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from federation.client import device
+from federation.device import about as device
 
 import pytest
 

@@ -7,8 +7,8 @@ import time
 from dataclasses import replace
 from importlib import import_module
 
-from federation.client.power import Meter
 from federation.client.wrapper import ClientWrapper
+from federation.device.power import Meter
 from federation.handshake import identity_of
 from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import LATER, Dispatch

@@ -1,4 +1,4 @@
-"""Compare runs: python -m federation.server.compare results/monday results/tuesday [--accuracy 0.9]."""
+"""Compare runs: python -m federation.compare results/monday results/tuesday [--accuracy 0.9]."""
 
 from __future__ import annotations
 

@@ -1,0 +1,125 @@
+"""What a node of Flower's engines does with a question: a client of the script answers, here or where it is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from importlib import import_module
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any, Mapping
+
+from federation.engine.records import pack, unpack
+from federation.messages import refuse, respond
+
+from flwr.app import Context, Message
+
+ROOT = Path(__file__).parents[2]
+LOADING_TIMEOUT = 300  # seconds
+loaded: dict[str, Any] = {}  # the client of this process, which in a simulation answers for many nodes
+
+
+def answer_message(message: Message, context: Context) -> Message:
+    """Return the reply to a message of `Nodes`; with the reason, if there is no answer.
+
+    The node's configuration says which partition it has: `partition-id`, `num-partitions`, and optionally `data-dir`;
+    with `socket`, a client that stays loaded answers, see federation/client/resident.py.
+    """
+    question, told, node = unpack(message), dict(message.content["told"]), context.node_config
+    try:
+        if "socket" in node:
+            answer = _forward(question, told, node)
+        else:
+            answer = respond(question, _wrapper(told, node, context.node_id).answer)
+    except (Exception, SystemExit) as error:  # it has no data, for example
+        traceback.print_exc()
+        answer = refuse(question, _reason(error))
+    return Message(pack(answer), reply_to=message)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"{error.__cause__ or error}"
+    return f"it has no {error} in its --node-config" if isinstance(error, KeyError) else f"{error}"
+
+
+def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> Any:
+    """Return the client of the partition that this node has, wrapped as for server.py."""
+    # Here, because a node whose client stays loaded needs none of these.
+    from federation.client.flags import ClientSettings
+    from federation.client.identity import identify
+    from federation.client.wrapper import ClientWrapper
+    from federation.device.power import Meter
+    from federation.partitions import Partition, load_partition
+    from federation.transfer import HALF_PRECISION
+
+    data_dir = Path(node.get("data-dir") or told.get("data_dir", "data"))
+    alpha = told.get("alpha")
+    partition = Partition(told["dataset"], int(node["partition-id"]), int(node["num-partitions"]), data_dir, alpha)
+    if not loaded:
+        settings = ClientSettings(partition, threads=told.get("threads"))
+        loaded.update(client=import_module(told["script"]).make_client(settings), partition=partition)
+    client = loaded["client"]
+    if loaded["partition"] != partition:
+        client.train_set, client.validation_set = load_partition(partition)
+        loaded["partition"] = partition
+    meter = Meter() if "threads" not in told else None  # of a device; simulated ones share theirs
+    return ClientWrapper(client, identify(client, partition, f"{node_id}", HALF_PRECISION), None, meter)
+
+
+def _forward(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any]) -> bytes:
+    """Return the answer of the client that stays loaded; it is started if it is not there, or not as the run wants."""
+    alpha = told.get("alpha")
+    expected = {"dataset": told["dataset"], "alpha": "" if alpha is None else f"{alpha}"}
+    for name, key in {"cid": "partition-id", "num_clients": "num-partitions"}.items():
+        if key in node:
+            expected[name] = int(node[key])
+    for _ in range(2):  # it may die of the first question, for lack of memory
+        with contextlib.suppress(EOFError, ConnectionError), _connect(told, node) as connection:
+            connection.send_bytes(json.dumps(expected).encode())
+            connection.send_bytes(question)
+            return connection.recv_bytes()
+    raise RuntimeError(f"the client at {node['socket']} died twice over this question")
+
+
+def _connect(told: Mapping[str, Any], node: Mapping[str, Any]) -> Connection:
+    process, give_up_at = None, time.monotonic() + LOADING_TIMEOUT
+    log = Path(f"{node['socket']}.log")
+    while time.monotonic() < give_up_at:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            return Client(node["socket"], "AF_UNIX")
+        if process is None:
+            process = _start(told, node, log)
+        elif process.poll() is not None:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise RuntimeError(f"its client ended with exit code {process.returncode}: {last}")
+        time.sleep(0.2)
+    raise RuntimeError(f"no client answers at {node['socket']}")
+
+
+def _start(told: Mapping[str, Any], node: Mapping[str, Any], log: Path) -> subprocess.Popen:
+    """Start the client that stays loaded, until the SuperNode ends."""
+    command = [sys.executable, f"{told['script']}.py", "--serve", node["socket"], "--cid", str(node["partition-id"])]
+    command += ["--num_clients", str(node["num-partitions"]), "--data_dir", node.get("data-dir", "data")]
+    command += ["--mnist"] if told["dataset"] == "mnist" else []
+    command += ["--alpha", str(told["alpha"])] if "alpha" in told else []
+    environment = {**os.environ, "FLOWER_SUPERNODE": str(_supernode())}
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def _supernode() -> int:
+    """Return the process of the SuperNode that this process works for."""
+    import psutil
+
+    parents = psutil.Process().parents()
+    nodes = [process.pid for process in parents if any("flower-supernode" in word for word in process.cmdline())]
+    return nodes[-1] if nodes else os.getppid()

@@ -1,0 +1,165 @@
+"""The nodes of Flower's engines, as clients of the server: simulated ones, or devices behind a SuperLink.
+
+Questions and answers are those that clients exchange with server.py; here, Flower's messages carry them.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Mapping
+
+from federation.engine.records import pack, unpack
+from federation.messages import read_answer, write_question
+
+from flwr.app import ConfigRecord, Message
+from flwr.common import DisconnectRes
+from flwr.proto.transport_pb2 import ClientMessage
+from flwr.server.client_manager import ClientManager
+from flwr.server.client_proxy import ClientProxy
+from flwr.serverapp import Grid
+
+MESSAGE_TYPES = {"get_properties": "query", "get_parameters": "query", "fit": "train", "evaluate": "evaluate"}
+GREETING_TIMEOUT = 300  # seconds; for each message, a SuperNode starts a process, which takes small boards a minute
+LOOK_EVERY = 2  # seconds between two looks at who is there
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks for answers
+GREET_AGAIN, MOST_PATIENCE = 20, 600  # seconds until a node that was not admitted is greeted again; ever longer
+
+
+@dataclass
+class Question:
+    """A question to a node, and where its answer will be."""
+
+    node_id: int
+    task: str
+    instruction: Any
+    timeout: float  # seconds
+    group_id: str
+    answer: Future[Any] = field(default_factory=Future)
+
+
+class NodeProxy(ClientProxy):
+    """A node as Flower's strategies and server see a client: each method asks, and waits for the answer."""
+
+    def __init__(self, node_id: int, outbox: queue.SimpleQueue[Question]) -> None:
+        super().__init__(f"{node_id}")
+        self.node_id = node_id
+        self.outbox = outbox
+        self.greet_at, self.patience = 0.0, GREET_AGAIN
+
+    def get_properties(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
+        return self._ask("get_properties", ins, GREETING_TIMEOUT, group_id)
+
+    def get_parameters(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
+        return self._ask("get_parameters", ins, timeout, group_id)
+
+    def fit(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
+        return self._ask("fit", ins, timeout, group_id)
+
+    def evaluate(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
+        return self._ask("evaluate", ins, timeout, group_id)
+
+    def reconnect(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]
+        """Do nothing: an engine's nodes wait for the next run."""
+        return DisconnectRes("")
+
+    def _ask(self, task: str, instruction: Any, timeout: float, group_id: int | None) -> Any:
+        question = Question(self.node_id, task, instruction, timeout, f"{group_id or 0}")
+        self.outbox.put(question)
+        return question.answer.result()
+
+
+class Nodes:
+    """Carries the questions to the nodes and brings the answers, in a thread of its own.
+
+    `told` goes with each question. At most `at_once` messages are under way: Flower's simulation searches all of them
+    for each node, again and again.
+    """
+
+    def __init__(self, grid: Grid, told: Mapping[str, Any], at_once: int = sys.maxsize) -> None:
+        self.grid = grid
+        self.told = ConfigRecord({**told})
+        self.at_once = at_once
+        self.outbox: queue.SimpleQueue[Question] = queue.SimpleQueue()
+        self.under_way: dict[str, Question] = {}  # by message
+        self.proxies: dict[int, NodeProxy] = {}
+        self.look_at = 0.0
+        self.is_over = threading.Event()
+
+    def start(self, clients: ClientManager) -> None:
+        """From now on, register the nodes with `clients`, as they come and go."""
+        threading.Thread(target=self._carry, args=(clients,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Carry nothing any more."""
+        self.is_over.set()
+
+    def _carry(self, clients: ClientManager) -> None:
+        pause, trouble = SHORTEST_PAUSE, ""
+        while not self.is_over.wait(pause):
+            try:
+                self._look(clients)
+                moved = self._push() + self._pull()
+                pause, trouble = SHORTEST_PAUSE if moved else min(1.5 * pause, LONGEST_PAUSE), ""
+            except Exception as error:  # whatever the engine's connection raises; it may come back
+                pause = LONGEST_PAUSE
+                if f"{error}" != trouble:
+                    trouble = f"{error}"
+                    print(f"the engine does not answer ({type(error).__name__}: {error}): trying again")
+
+    def _look(self, clients: ClientManager) -> None:
+        """Notice who has come or gone; greet those again that were not admitted."""
+        now = time.monotonic()
+        if now < self.look_at:
+            return
+        self.look_at = now + LOOK_EVERY
+        online = set(self.grid.get_node_ids())
+        for node_id in self.proxies.keys() - online:
+            clients.unregister(self.proxies.pop(node_id))
+            for message_id in [name for name, question in self.under_way.items() if question.node_id == node_id]:
+                self.under_way.pop(message_id).answer.set_exception(ConnectionError("the node is gone"))
+        for node_id in sorted(online):
+            proxy = self.proxies.setdefault(node_id, NodeProxy(node_id, self.outbox))
+            if not proxy.properties and now >= proxy.greet_at:
+                proxy.greet_at, proxy.patience = now + GREETING_TIMEOUT, min(2 * proxy.patience, MOST_PATIENCE)
+                clients.register(proxy)
+
+    def _push(self) -> int:
+        """Send what waits; return how many messages that were."""
+        number = 0
+        while len(self.under_way) < self.at_once and not self.outbox.empty():
+            question = self.outbox.get()
+            records = pack(write_question(question.task, question.instruction).SerializeToString())
+            records["told"] = self.told
+            message = Message(
+                records,
+                question.node_id,
+                MESSAGE_TYPES[question.task],
+                ttl=question.timeout,
+                group_id=question.group_id,
+            )
+            ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
+            if ids:
+                self.under_way[ids[0]] = question
+            else:
+                question.answer.set_exception(ConnectionError("the engine does not take messages to this node"))
+            number += 1
+        return number
+
+    def _pull(self) -> int:
+        """Take what has arrived; return how many answers that were."""
+        number = 0
+        for reply in self.grid.pull_messages([*self.under_way]) if self.under_way else ():
+            question = self.under_way.pop(reply.metadata.reply_to_message_id)
+            try:
+                if reply.has_error():
+                    raise ConnectionError(reply.error.reason)
+                question.answer.set_result(read_answer(question.task, ClientMessage.FromString(unpack(reply))))
+            except Exception as error:  # whatever stumbles over what a strange node has sent
+                question.answer.set_exception(error)
+            number += 1
+        return number

@@ -1,0 +1,40 @@
+"""The rounds of server.py, with the nodes of an engine in place of clients that connect."""
+
+from __future__ import annotations
+
+import sys
+
+from federation.engine.nodes import Nodes
+from federation.report import Report
+from federation.server.client_manager import DeviceClientManager
+from federation.server.flags import RunSettings
+from federation.server.rounds import CannotGoOn, DeviceServer
+
+from flwr.server.strategy import Strategy
+
+
+def run_rounds(strategy: Strategy, settings: RunSettings, nodes: Nodes, quiet: bool = False) -> None:
+    """Run the rounds that are missing of `settings.num_rounds`; raises RuntimeError if not all come off.
+
+    An engine takes an end of the process for a success. `quiet`: who joins is not told.
+    """
+    try:
+        report = Report(settings.results_dir, settings.resumed)
+    except OSError as error:
+        raise RuntimeError(f"cannot write results: {error}") from error
+    member = None if settings.resumed is None else settings.resumed.member
+    clients = DeviceClientManager(None, member, quiet)
+    server = DeviceServer(strategy, settings, report, clients)
+    nodes.start(clients)
+    try:
+        server.run()
+    except (CannotGoOn, OSError, SystemExit) as error:
+        print(f"flower_app.py: {error}", file=sys.stderr)
+    finally:
+        nodes.stop()
+        report.close()
+        report.draw()
+    done = f"{server.checkpoint.committed} of {settings.num_rounds} rounds done, results in {report.folder.resolve()}"
+    print(done)
+    if server.checkpoint.committed < settings.num_rounds:
+        raise RuntimeError(done)

@@ -1,0 +1,90 @@
+"""What server and clients say to each other, as bytes that have been the same in all of Flower since 1.0.
+
+A question is a task, such as "fit", and Flower's instruction, such as a FitIns; the answer is a result, such as a
+FitRes. The one place here that uses parts of Flower that are not public: `flwr.proto` and `flwr.common.serde`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Union
+
+from federation.handshake import Refused
+
+from flwr.common import (
+    Code,
+    EvaluateRes,
+    FitRes,
+    GetParametersRes,
+    GetPropertiesRes,
+    Parameters,
+    Status,
+    serde,
+)
+from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
+
+Result = Union[GetPropertiesRes, GetParametersRes, FitRes, EvaluateRes]
+
+
+def write_question(task: str, instruction: Any) -> ServerMessage:
+    """Return the message with a question."""
+    field = f"{task}_ins"
+    return ServerMessage(**{field: getattr(serde, f"{field}_to_proto")(instruction)})
+
+
+def read_question(message: ServerMessage) -> tuple[str, Any]:
+    """Return the task in a message and Flower's instruction; raises ValueError if Flower knows no such task."""
+    field = message.WhichOneof("msg")  # such as fit_ins
+    if field is None:
+        raise ValueError("it asked something that this version of Flower does not know")
+    task = field[: -len("_ins")]
+    if task == "reconnect":
+        return task, None
+    return task, getattr(serde, f"{field}_from_proto")(getattr(message, field))
+
+
+def write_answer(task: str, result: Result) -> ClientMessage:
+    """Return the message with the result of a task; with a failure if it cannot be sent."""
+    field = f"{task}_res"
+    encode = getattr(serde, f"{field}_to_proto")
+    try:
+        return ClientMessage(**{field: encode(result)})
+    except (TypeError, ValueError) as error:  # for instance a metric that is larger than 64 bits
+        return ClientMessage(**{field: encode(failure(task, f"its result cannot be sent ({error})"))})
+
+
+def read_answer(task: str, message: ClientMessage) -> Result:
+    """Return the result of a task in a message; raises ValueError if it is that of another task."""
+    field = f"{task}_res"
+    if message.WhichOneof("msg") != field:
+        raise ValueError(f"it answered something else than {task}")
+    return getattr(serde, f"{field}_from_proto")(getattr(message, field))
+
+
+def failure(task: str, reason: str) -> Result:
+    """Return the result of a task that failed, as Flower has it, with the reason."""
+    # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
+    status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
+    if task == "get_properties":
+        return GetPropertiesRes(status, {})
+    if task == "get_parameters":
+        return GetParametersRes(status, Parameters([], ""))
+    if task == "fit":
+        return FitRes(status, Parameters([], ""), 0, {})
+    return EvaluateRes(status, 0.0, 0, {})
+
+
+def respond(question: bytes, answer: Callable[[str, Any], Result]) -> bytes:
+    """Return the answer to a question, both as bytes; `answer(task, instruction)` knows the result."""
+    task, instruction = read_question(ServerMessage.FromString(question))
+    try:
+        result = answer(task, instruction)
+    except Refused as refused:
+        print(refused)
+        result = failure(task, f"{refused}")
+    return write_answer(task, result).SerializeToString()
+
+
+def refuse(question: bytes, reason: str) -> bytes:
+    """Return the answer to a question, both as bytes, that says why there is none."""
+    task, _ = read_question(ServerMessage.FromString(question))
+    return write_answer(task, failure(task, reason)).SerializeToString()

@@ -1,0 +1,109 @@
+"""The same federation on Flower's engines: a thousand clients on this machine, or devices in many networks.
+
+A simulation, with as many clients at work at a time as this machine has cores:
+
+    python flower_app.py --num_clients 1000 --sample_fraction 0.1 --rounds 3 --mnist
+
+On devices that run a SuperNode, if Flower's configuration has their SuperLink under the name fleet:
+
+    flwr run . fleet --stream --run-config 'flags="--rounds 3 --min_num_clients 2 --mnist"'
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any
+
+from federation.engine.clientapp import answer_message
+from federation.engine.nodes import Nodes
+from federation.engine.serverapp import run_rounds
+from federation.flags import ArgumentParser, add_alpha, dataset_name, fraction, whole_number
+from federation.partitions import prepare_all
+from federation.server.flags import parse_run
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from server import add_flags, build_strategy
+
+client_app = ClientApp()
+server_app = ServerApp()
+
+
+@client_app.query()
+@client_app.train()
+@client_app.evaluate()
+def answer(message: Message, context: Context) -> Message:
+    """Answer the server. Flower calls this where the client is: on a device, or in a process of the simulation."""
+    return answer_message(message, context)
+
+
+@server_app.main()
+def run(grid: Grid, context: Context) -> None:
+    """Run the rounds that `flwr run` asks for. Flower calls this beside the SuperLink."""
+    parser = ArgumentParser(__doc__, prog="flower_app.py")
+    parser.add_argument(
+        "--min_num_clients",
+        type=whole_number(1),
+        default=2,
+        help="no round starts before that many devices are there (default: %(default)s)",
+    )
+    add_all_flags(parser)
+    args, settings = parse_run(parser, shlex.split(str(context.run_config["flags"])))
+    run_rounds(build_strategy(args), settings, Nodes(grid, what_to_train(args)))
+
+
+def main() -> None:
+    """Simulate the federation that the command line describes."""
+    from federation.engine.simulation import AT_ONCE, simulate  # here, because only this needs Ray
+
+    parser = ArgumentParser(__doc__)
+    parser.add_argument(
+        "--num_clients",
+        type=whole_number(1),
+        dest="min_num_clients",  # all of them are always there
+        default=50,
+        help="number of clients, and of partitions that the data set is cut into (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gpu_share",
+        type=fraction,
+        default=0,
+        help="the part of a GPU that a client takes, such as 0.25 for four at a time (default: no GPU)",
+    )
+    add_all_flags(parser)
+    args, settings = parse_run(parser)
+    num_clients, dataset = args.min_num_clients, dataset_name(args.mnist)
+    prepare_all(dataset, num_clients, args.data_dir, args.alpha)
+    told = {**what_to_train(args), "data_dir": str(args.data_dir.resolve()), "threads": 1}
+    simulate(
+        lambda grid: run_rounds(build_strategy(args), settings, Nodes(grid, told, AT_ONCE), quiet=True),
+        client_app,
+        num_clients,
+        args.gpu_share,
+    )
+
+
+def add_all_flags(parser: ArgumentParser) -> None:
+    """Add the flags of server.py that suit an engine, and those that on devices each client has for itself."""
+    add_flags(parser)
+    parser.add_argument(
+        "--train_with",
+        choices=("pytorch", "tf"),
+        default="pytorch",
+        help="the clients are those of client_pytorch.py or client_tf.py (default: %(default)s)",
+    )
+    parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
+    add_alpha(parser)
+
+
+def what_to_train(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the clients are told with each message, because they have no command line."""
+    told = {"script": f"client_{args.train_with}", "dataset": dataset_name(args.mnist)}
+    return told if args.alpha is None else {**told, "alpha": args.alpha}
+
+
+if __name__ == "__main__":
+    main()
