@@ -159,7 +159,9 @@ def remove(laptop: str) -> None:
     for hierarchy in HIERARCHIES:
         for group in hierarchy.glob(f"{laptop}-*"):
             deadline = time.monotonic() + END_SECONDS
-            while subprocess.run(["find", group, "-depth", "-type", "d", "-delete"], stderr=subprocess.DEVNULL).returncode:
+            while subprocess.run(
+                ["find", group, "-depth", "-type", "d", "-delete"], stderr=subprocess.DEVNULL
+            ).returncode:
                 assert time.monotonic() < deadline, f"there are still processes in {group}"
                 time.sleep(0.2)
 
