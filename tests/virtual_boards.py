@@ -36,6 +36,7 @@ LAPTOP = "192.168.1.10"
 PORT = 8000  # where the laptop offers packages
 DISK = "20G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
+END_SECONDS = 60  # until the processes of a board that was killed have ended
 PROGRAMS = (
     "debootstrap",
     "dpkg-scanpackages",
@@ -152,12 +153,17 @@ def fetch_python_packages(cache: Path) -> Path:
 
 
 def remove(laptop: str) -> None:
-    """Remove the network of that name and its boards' control groups, which the end of all processes leaves."""
+    """Remove the network of that name and its boards' control groups, once the last processes there have ended."""
     subprocess.run(["ip", "netns", "delete", laptop], stderr=subprocess.DEVNULL, timeout=30)
     shutil.rmtree(f"/etc/netns/{laptop}", ignore_errors=True)
     for hierarchy in HIERARCHIES:
         for group in hierarchy.glob(f"{laptop}-*"):
-            run("find", group, "-depth", "-type", "d", "-delete")
+            deadline = time.monotonic() + END_SECONDS
+            while subprocess.run(
+                ["find", group, "-depth", "-type", "d", "-delete"], stderr=subprocess.DEVNULL
+            ).returncode:
+                assert time.monotonic() < deadline, f"there are still processes in {group}"
+                time.sleep(0.2)
 
 
 def remove_leftovers() -> None:
