@@ -32,9 +32,9 @@ def make_safe(stream: TextIO | None) -> TextIO:
         stream = open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
         stream.fileno()
-        if isinstance(stream.buffer, _SafeFile):
+        if isinstance(stream.buffer, _SafeFile) or "write" in vars(stream):  # Flower has replaced it, for its log
             return stream
-    except (AttributeError, OSError):  # no file of the system, but a notebook's or a test's
+    except (AttributeError, TypeError, OSError):  # no file of the system, but a notebook's or a test's
         return stream
     with contextlib.suppress(OSError):
         stream.flush()

@@ -5,6 +5,7 @@ Questions and answers are those that clients exchange with server.py; here, Flow
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -24,6 +25,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
 MESSAGE_TYPES = {"get_properties": "query", "get_parameters": "query", "fit": "train", "evaluate": "evaluate"}
+SIMULATED_AT_ONCE = 16 * (os.cpu_count() or 1)  # messages: with fewer, cores wait; with more, Flower searches longer
 GREETING_TIMEOUT = 300  # seconds; for each message, a SuperNode starts a process, which takes small boards a minute
 LOOK_EVERY = 2  # seconds between two looks at who is there
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks for answers

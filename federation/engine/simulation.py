@@ -12,8 +12,6 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-AT_ONCE = 16 * (os.cpu_count() or 1)  # messages under way: with fewer, cores wait; with more, Flower searches longer
-
 
 def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, num_clients: int, gpu_share: float) -> NoReturn:
     """Call `rounds` with the grid of `num_clients` simulated clients, each of which takes one core, and `gpu_share`.
@@ -21,7 +19,7 @@ def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, num_clients:
     Ends the process: with exit code 0 if `rounds` came off, 1 if it raised an error, 130 at Ctrl-C, 143 at SIGTERM.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+        signal.signal(number, _stop)
     came_off = False
     server_app = ServerApp()
 
@@ -37,12 +35,25 @@ def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, num_clients:
     }
     try:
         run_simulation(server_app, client_app, num_clients, backend_config=backend)
+        exit_code = 0 if came_off else 1
+    except _Stopped as stopped:  # Ray's processes have ended by now; what counts is on disk after each round
+        exit_code = 128 + stopped.number
+        print(f"flower_app.py: stopped by {signal.Signals(stopped.number).name}", file=sys.stderr)
     except RuntimeError as error:
+        exit_code = 1
         print(f"flower_app.py: {error}", file=sys.stderr)
-    os._exit(0 if came_off else 1)
+    os._exit(exit_code)  # not by sys.exit: threads still wait for clients
 
 
-def _leave(number: int, _frame: object) -> None:
-    """End this process at once, as what counts is on disk after each round; Ray's processes end with it."""
-    os.write(2, f"flower_app.py: stopped by {signal.Signals(number).name}\n".encode())
-    os._exit(128 + number)
+class _Stopped(BaseException):
+    """A signal has come."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, _frame: object) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # once is enough
+    raise _Stopped(number)
