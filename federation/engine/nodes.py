@@ -18,7 +18,6 @@ from federation.messages import read_answer, write_question
 
 from flwr.app import ConfigRecord, Message
 from flwr.common import DisconnectRes
-from flwr.proto.transport_pb2 import ClientMessage
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
@@ -158,7 +157,7 @@ class Nodes:
             try:
                 if reply.has_error():
                     raise ConnectionError(reply.error.reason)
-                question.answer.set_result(read_answer(question.task, ClientMessage.FromString(unpack(reply))))
+                question.answer.set_result(read_answer(question.task, unpack(reply)))
             except Exception as error:  # whatever stumbles over what a strange node has sent
                 question.answer.set_exception(error)
             number += 1
