@@ -48,10 +48,13 @@ class NodeProxy(ClientProxy):
         super().__init__(f"{node_id}")
         self.node_id = node_id
         self.outbox = outbox
-        self.greet_at, self.patience = 0.0, GREET_AGAIN
+        self.greet_at, self.patience = 0.0, GREET_AGAIN / 2
 
     def get_properties(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
-        return self._ask("get_properties", ins, GREETING_TIMEOUT, group_id)
+        try:
+            return self._ask("get_properties", ins, GREETING_TIMEOUT, group_id)
+        finally:
+            self.greet_at = time.monotonic() + self.patience
 
     def get_parameters(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
         return self._ask("get_parameters", ins, timeout, group_id)
