@@ -135,22 +135,24 @@ class Nodes:
         number = 0
         while len(self.under_way) < self.at_once and not self.outbox.empty():
             question = self.outbox.get()
-            records = pack(write_question(question.task, question.instruction).SerializeToString())
-            records["told"] = self.told
-            message = Message(
-                records,
-                question.node_id,
-                MESSAGE_TYPES[question.task],
-                ttl=question.timeout,
-                group_id=question.group_id,
-            )
-            ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
+            try:
+                message = self._message(question)
+                ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
+            except Exception as error:  # whoever waits for the answer has to know
+                question.answer.set_exception(error)
+                raise
             if ids:
                 self.under_way[ids[0]] = question
             else:
                 question.answer.set_exception(ConnectionError("the engine does not take messages to this node"))
             number += 1
         return number
+
+    def _message(self, question: Question) -> Message:
+        records = pack(write_question(question.task, question.instruction).SerializeToString())
+        records["told"] = self.told
+        task = MESSAGE_TYPES[question.task]
+        return Message(records, question.node_id, task, ttl=question.timeout, group_id=question.group_id)
 
     def _pull(self) -> int:
         """Take what has arrived; return how many answers that were."""
