@@ -16,7 +16,7 @@ from typing import Any, Mapping
 from federation.engine.records import pack, unpack
 from federation.messages import read_answer, write_question
 
-from flwr.app import ConfigRecord, Message
+from flwr.app import DEFAULT_TTL, ConfigRecord, Message
 from flwr.common import DisconnectRes
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
@@ -36,7 +36,7 @@ class Question:
     node_id: int
     task: str
     instruction: Any
-    timeout: float  # seconds
+    give_up_at: float  # by time.monotonic()
     group_id: str
     answer: Future[Any] = field(default_factory=Future)
 
@@ -69,8 +69,9 @@ class NodeProxy(ClientProxy):
         """Do nothing: an engine's nodes wait for the next run."""
         return DisconnectRes("")
 
-    def _ask(self, task: str, instruction: Any, timeout: float, group_id: int | None) -> Any:
-        question = Question(self.node_id, task, instruction, timeout, f"{group_id or 0}")
+    def _ask(self, task: str, instruction: Any, timeout: float | None, group_id: int | None) -> Any:
+        give_up_at = time.monotonic() + (DEFAULT_TTL if timeout is None else timeout)
+        question = Question(self.node_id, task, instruction, give_up_at, f"{group_id or 0}")
         self.outbox.put(question)
         return question.answer.result()
 
@@ -131,12 +132,17 @@ class Nodes:
                 clients.register(proxy)
 
     def _push(self) -> int:
-        """Send what waits; return how many messages that were."""
+        """Send what waits; return how many questions that were."""
         number = 0
         while len(self.under_way) < self.at_once and not self.outbox.empty():
             question = self.outbox.get()
+            number += 1
+            seconds = question.give_up_at - time.monotonic()
+            if seconds <= 0:  # others were under way for too long
+                question.answer.set_exception(TimeoutError("there was no time left to ask"))
+                continue
             try:
-                message = self._message(question)
+                message = self._message(question, seconds)
                 ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
             except Exception as error:  # whoever waits for the answer has to know
                 question.answer.set_exception(error)
@@ -145,14 +151,13 @@ class Nodes:
                 self.under_way[ids[0]] = question
             else:
                 question.answer.set_exception(ConnectionError("the engine does not take messages to this node"))
-            number += 1
         return number
 
-    def _message(self, question: Question) -> Message:
+    def _message(self, question: Question, seconds: float) -> Message:
         records = pack(write_question(question.task, question.instruction).SerializeToString())
         records["told"] = self.told
         task = MESSAGE_TYPES[question.task]
-        return Message(records, question.node_id, task, ttl=question.timeout, group_id=question.group_id)
+        return Message(records, question.node_id, task, ttl=seconds, group_id=question.group_id)
 
     def _pull(self) -> int:
         """Take what has arrived; return how many answers that were."""
