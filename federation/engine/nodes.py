@@ -163,12 +163,18 @@ class Nodes:
         """Take what has arrived; return how many answers that were."""
         number = 0
         for reply in self.grid.pull_messages([*self.under_way]) if self.under_way else ():
-            question = self.under_way.pop(reply.metadata.reply_to_message_id)
+            number += 1
+            question = self.under_way.pop(reply.metadata.reply_to_message_id, None)
+            if question is None:  # a strange node wrote that
+                continue
             try:
-                if reply.has_error():
-                    raise ConnectionError(reply.error.reason)
-                question.answer.set_result(read_answer(question.task, unpack(reply)))
+                question.answer.set_result(_answer(reply, question))
             except Exception as error:  # whatever stumbles over what a strange node has sent
                 question.answer.set_exception(error)
-            number += 1
         return number
+
+
+def _answer(reply: Message, question: Question) -> Any:
+    if reply.has_error():
+        raise ConnectionError(reply.error.reason)
+    return read_answer(question.task, unpack(reply))
