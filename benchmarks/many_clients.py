@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation import handshake
-from federation.client.wire import failure
+from federation.messages import failure
 from federation.tables import read_table
 from federation.transfer import LACKS, UNDERSTOOD, Inbound, Lacks
 

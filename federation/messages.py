@@ -1,7 +1,8 @@
 """What server and clients say to each other, as bytes that have been the same in all of Flower since 1.0.
 
 A question is a task, such as "fit", and Flower's instruction, such as a FitIns; the answer is a result, such as a
-FitRes. The one place here that uses parts of Flower that are not public: `flwr.proto` and `flwr.common.serde`.
+FitRes. Beside the stream in federation/client/wire.py, the one place that uses parts of Flower that are not public:
+`flwr.proto` and `flwr.common.serde`.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ def write_answer(task: str, result: Result) -> ClientMessage:
         return ClientMessage(**{field: encode(failure(task, f"its result cannot be sent ({error})"))})
 
 
-def read_answer(task: str, message: ClientMessage) -> Result:
-    """Return the result of a task in a message; raises ValueError if it is that of another task."""
-    field = f"{task}_res"
+def read_answer(task: str, answer: bytes) -> Result:
+    """Return the result of a task in an answer, as bytes; raises ValueError if it is that of another task."""
+    message, field = ClientMessage.FromString(answer), f"{task}_res"
     if message.WhichOneof("msg") != field:
         raise ValueError(f"it answered something else than {task}")
     return getattr(serde, f"{field}_from_proto")(getattr(message, field))

@@ -180,6 +180,32 @@ def test_one_command_prepares_several_partitions(data_dir, start):
     assert made == {"mnist/5/0.npz", "mnist/5/2.npz", "mnist/test.npz"}
 
 
+def test_all_partitions_are_prepared_in_another_process(data_dir, capfd):
+    partitions.prepare_all("mnist", 8, data_dir, 0.3)
+    made = {str(path.relative_to(data_dir / "mnist")) for path in data_dir.rglob("*.npz")}
+    assert made == {f"8-alpha0.3/{cid}.npz" for cid in range(8)}
+    *ready, last = capfd.readouterr().out.splitlines()
+    assert len(ready) == 5 and all(line.endswith("is ready") for line in ready) and last == "and so are 3 more"
+
+
+def test_all_partitions_of_nothing(tmp_path, capfd):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist/train.parquet").touch()  # not one of the Hub's
+    with pytest.raises(SystemExit) as end:
+        partitions.prepare_all("mnist", 2, tmp_path, None)
+    assert end.value.code == 1
+    assert "is not named as the Hub names its files" in capfd.readouterr().err
+
+
+def test_the_end_of_a_process_knows_what_it_was(capsys):
+    """A node of Flower's engines does not end; it tells the server."""
+    error = partitions.DataError("the folder is empty")
+    with pytest.raises(SystemExit) as end:
+        partitions.end(error)
+    assert end.value.code == 1 and end.value.__cause__ is error
+    assert capsys.readouterr().err == "the folder is empty\n"
+
+
 def test_a_prepared_partition_needs_no_data_set_and_no_datasets_package(data_dir, tmp_path, start):
     partitions.prepare("mnist", [7], 50, data_dir)
     device = tmp_path / "device"

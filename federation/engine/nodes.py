@@ -17,9 +17,8 @@ from typing import Any, Mapping
 from federation.engine.records import pack, unpack
 from federation.messages import read_answer, write_question
 
-from flwr.app import ConfigRecord, Message
+from flwr.app import DEFAULT_TTL, ConfigRecord, Message
 from flwr.common import DisconnectRes
-from flwr.proto.transport_pb2 import ClientMessage
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
@@ -39,7 +38,7 @@ class Question:
     node_id: int
     task: str
     instruction: Any
-    timeout: float  # seconds
+    give_up_at: float  # by time.monotonic()
     group_id: str
     answer: Future[Any] = field(default_factory=Future)
 
@@ -51,10 +50,13 @@ class NodeProxy(ClientProxy):
         super().__init__(f"{node_id}")
         self.node_id = node_id
         self.outbox = outbox
-        self.greet_at, self.patience = 0.0, GREET_AGAIN
+        self.greet_at, self.patience = 0.0, GREET_AGAIN / 2
 
     def get_properties(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
-        return self._ask("get_properties", ins, GREETING_TIMEOUT, group_id)
+        try:
+            return self._ask("get_properties", ins, GREETING_TIMEOUT, group_id)
+        finally:
+            self.greet_at = time.monotonic() + self.patience
 
     def get_parameters(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
         return self._ask("get_parameters", ins, timeout, group_id)
@@ -69,8 +71,9 @@ class NodeProxy(ClientProxy):
         """Do nothing: an engine's nodes wait for the next run."""
         return DisconnectRes("")
 
-    def _ask(self, task: str, instruction: Any, timeout: float, group_id: int | None) -> Any:
-        question = Question(self.node_id, task, instruction, timeout, f"{group_id or 0}")
+    def _ask(self, task: str, instruction: Any, timeout: float | None, group_id: int | None) -> Any:
+        give_up_at = time.monotonic() + (DEFAULT_TTL if timeout is None else timeout)
+        question = Question(self.node_id, task, instruction, give_up_at, f"{group_id or 0}")
         self.outbox.put(question)
         return question.answer.result()
 
@@ -131,37 +134,49 @@ class Nodes:
                 clients.register(proxy)
 
     def _push(self) -> int:
-        """Send what waits; return how many messages that were."""
+        """Send what waits; return how many questions that were."""
         number = 0
         while len(self.under_way) < self.at_once and not self.outbox.empty():
             question = self.outbox.get()
-            records = pack(write_question(question.task, question.instruction).SerializeToString())
-            records["told"] = self.told
-            message = Message(
-                records,
-                question.node_id,
-                MESSAGE_TYPES[question.task],
-                ttl=question.timeout,
-                group_id=question.group_id,
-            )
-            ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
+            number += 1
+            seconds = question.give_up_at - time.monotonic()
+            if seconds <= 0:  # others were under way for too long
+                question.answer.set_exception(TimeoutError("there was no time left to ask"))
+                continue
+            try:
+                message = self._message(question, seconds)
+                ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
+            except Exception as error:  # whoever waits for the answer has to know
+                question.answer.set_exception(error)
+                raise
             if ids:
                 self.under_way[ids[0]] = question
             else:
                 question.answer.set_exception(ConnectionError("the engine does not take messages to this node"))
-            number += 1
         return number
+
+    def _message(self, question: Question, seconds: float) -> Message:
+        records = pack(write_question(question.task, question.instruction).SerializeToString())
+        records["told"] = self.told
+        task = MESSAGE_TYPES[question.task]
+        return Message(records, question.node_id, task, ttl=seconds, group_id=question.group_id)
 
     def _pull(self) -> int:
         """Take what has arrived; return how many answers that were."""
         number = 0
         for reply in self.grid.pull_messages([*self.under_way]) if self.under_way else ():
-            question = self.under_way.pop(reply.metadata.reply_to_message_id)
+            number += 1
+            question = self.under_way.pop(reply.metadata.reply_to_message_id, None)
+            if question is None:  # a strange node wrote that
+                continue
             try:
-                if reply.has_error():
-                    raise ConnectionError(reply.error.reason)
-                question.answer.set_result(read_answer(question.task, ClientMessage.FromString(unpack(reply))))
+                question.answer.set_result(_answer(reply, question))
             except Exception as error:  # whatever stumbles over what a strange node has sent
                 question.answer.set_exception(error)
-            number += 1
         return number
+
+
+def _answer(reply: Message, question: Question) -> Any:
+    if reply.has_error():
+        raise ConnectionError(reply.error.reason)
+    return read_answer(question.task, unpack(reply))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import datetime
 import functools
 import ipaddress
+import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable
 
 from federation.handshake import Identity, answer, connection_of
@@ -20,9 +23,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.common import (
     Code,
+    EvaluateIns,
     EvaluateRes,
+    FitIns,
     FitRes,
+    GetParametersIns,
     GetParametersRes,
+    GetPropertiesIns,
     GetPropertiesRes,
     Parameters,
     Status,
@@ -51,6 +58,18 @@ def identity(cid: int, **changes: Any) -> Identity:
 
 def encoded(arrays: list[np.ndarray]) -> Parameters:
     return ndarrays_to_parameters(arrays)
+
+
+# A question of each kind, and an answer to it.
+TASKS = {
+    "get_properties": (GetPropertiesIns({"nonce": "abc"}), GetPropertiesRes(OK, {"cid": 3, "device": "pi"})),
+    "get_parameters": (GetParametersIns({}), GetParametersRes(OK, encoded(MODEL))),
+    "fit": (
+        FitIns(encoded(MODEL), {"epochs": 3, "rate": 0.5, "text": "x", "bytes": b"x", "bool": True}),
+        FitRes(OK, encoded(MODEL), 20, {"train_loss": 0.25, "count": -3}),
+    ),
+    "evaluate": (EvaluateIns(encoded(MODEL), {"server_round": 2}), EvaluateRes(OK, 0.5, 5, {"accuracy": 0.75})),
+}
 
 
 def fit_result(arrays: list[np.ndarray], num_examples: int = 1, **metrics: Any) -> FitRes:
@@ -118,6 +137,14 @@ def learner(cid: int, connection: str = "", **tasks: Callable[[Any], Any]) -> Fa
             **tasks,
         },
     )
+
+
+def as_if_from(path: str, kind: type, monkeypatch) -> None:
+    """Make a class look as if it were defined in the file `path`, which need not exist."""
+    module = ModuleType(Path(path).stem)
+    module.__file__ = path
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    kind.__module__ = module.__name__
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10) -> None:

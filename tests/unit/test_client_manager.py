@@ -46,6 +46,16 @@ def test_newcomers_are_admitted(clients, capsys):
     assert clients.all() == {} and capsys.readouterr().out == ""
 
 
+def test_who_joins_need_not_be_told(capsys):
+    clients = DeviceClientManager(None, None, quiet=True)
+    first = newcomer(3)
+    arrive(clients, first, newcomer(1, dataset="cifar10"))
+    told = capsys.readouterr().out
+    assert "joined" not in told and "client 1 on pi1 is refused" in told  # trouble is
+    clients.unregister(first)
+    assert capsys.readouterr().out == "client 3 on pi3 has left, 0 now\n"
+
+
 def test_plain_flower_clients_are_admitted(clients, capsys):
     plain = FakeClient("ipv4:127.0.0.1:50000")
     arrive(clients, plain, newcomer(7))

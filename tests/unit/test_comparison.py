@@ -6,10 +6,9 @@ import builtins
 import subprocess
 import sys
 
-from federation import files
+from federation import compare, files
 from federation.comparison import COLOURS, TESTED_ON, Comparison, png, read_run
 from federation.report import TABLES
-from federation.server import compare
 from federation.tables import Table
 
 import pytest

@@ -216,6 +216,24 @@ def test_models_go_out_in_the_shortest_form_that_the_client_understands(clients,
         new.tasks = wrapped(0).tasks  # started anew
 
 
+@pytest.mark.parametrize(
+    ("understands", "half_precision", "expected"),
+    [
+        (HALF_PRECISION, False, WHOLE),
+        (HALF_PRECISION, True, HALF_PRECISION),
+        (f"{HALF_PRECISION}, something newer", True, HALF_PRECISION),
+        (DIGEST, True, WHOLE),
+        (f"no {DIGEST}, no {HALF_PRECISION}", True, WHOLE),
+    ],
+)
+def test_a_client_that_forgets_the_model_is_sent_no_digest(clients, understands, half_precision, expected):
+    """Such as a node of Flower's engines, which may answer each question in another process."""
+    outbound = Outbound(MODEL, half_precision)
+    arrive(clients, client := wrapped(0, understands=understands))
+    (answer,) = Dispatch(clients, "fit", 1, NEVER, outbound).run([(client, FitIns(outbound.whole, {}))])
+    assert forms(client) == [expected] and answer.result.num_examples == 1
+
+
 def test_a_client_has_the_model_that_it_has_evaluated(clients):
     outbound = Outbound(MODEL, half_precision=False, is_new=True)
     arrive(clients, client := wrapped(0))

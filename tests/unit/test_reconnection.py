@@ -9,13 +9,14 @@ from pathlib import Path
 from federation.client import connection
 from federation.client.flags import ClientSettings
 from federation.client.wire import ConnectionLost
-from federation.handshake import Refused, fingerprint
+from federation.device import about
+from federation.handshake import Refused, fingerprint, printable
 from federation.partition_file import Examples, write_pictures
 from federation.partitions import Partition
 
 import numpy as np
 import pytest
-from fakes import MODEL, TOKEN
+from fakes import MODEL, TOKEN, as_if_from
 from flwr.client import NumPyClient
 
 ADDRESS = "127.0.0.1:8080"
@@ -56,7 +57,7 @@ def connect(monkeypatch, clock):
 
         monkeypatch.setattr(connection, "probe", probe)
         monkeypatch.setattr(connection, "answer_server", answer_server)
-        settings = ClientSettings(PARTITION, ADDRESS, None, b"root", None, retry_for)
+        settings = ClientSettings(PARTITION, server_address=ADDRESS, root_certificate=b"root", retry_for=retry_for)
         connection._connect_until_the_end(types.SimpleNamespace(answer="answer"), settings)
         assert next(outcomes, "end") == "end"
 
@@ -151,11 +152,16 @@ def stay(monkeypatch, tmp_path):
     partition = Partition("cifar10", 7, 10, tmp_path, 0.3)
     examples = Examples(np.zeros((2, 32, 32, 3), np.uint8), np.arange(2))
     write_pictures(partition.path, examples, tmp_path, ["ant", "bee"])
-    settings = ClientSettings(partition, ADDRESS, None, None, TOKEN, math.inf)
+    settings = ClientSettings(partition, server_address=ADDRESS, token=TOKEN)
     watched: list[int] = []
     monkeypatch.setattr(connection, "_exit_at_signals", lambda: None)
     monkeypatch.setattr(connection, "watch_connections", watched.append)
-    monkeypatch.setattr(connection.sys, "argv", ["/somewhere/client_x.py"])
+
+    class Client(NumPyClient):
+        def get_parameters(self, config):
+            return MODEL
+
+    as_if_from("/somewhere/client_x.py", Client, monkeypatch)
 
     def stay(outcome=None):
         wrappers = []
@@ -167,9 +173,7 @@ def stay(monkeypatch, tmp_path):
                 raise outcome
 
         monkeypatch.setattr(connection, "_connect_until_the_end", connect)
-        client = NumPyClient()
-        client.get_parameters = lambda config: MODEL
-        connection.stay_connected(client, settings)
+        connection.stay_connected(Client(), settings)
         assert watched == [8080]
         return wrappers[0]
 
@@ -181,7 +185,7 @@ def test_who_the_client_says_it_is(stay, capsys):
     wrapper = stay()
     known = wrapper.identity
     assert (known.cid, known.num_clients, known.dataset, known.script) == (7, 10, "cifar10", "client_x.py")
-    assert (known.model, known.device) == (fingerprint(MODEL), connection.describe())
+    assert (known.model, known.device) == (fingerprint(MODEL), printable(about.describe()))
     assert (known.alpha, known.classes) == ("0.3", "ant, bee")
     assert len(known.instance) == 16 and wrapper.token == TOKEN
     assert capsys.readouterr().out == "the server has ended the run\n"

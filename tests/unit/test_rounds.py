@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import signal
+import threading
 import time
 import types
 from pathlib import Path
@@ -17,7 +18,7 @@ from federation.run_file import read as read_run
 from federation.seeds import derive
 from federation.server import rounds
 from federation.server.client_manager import DeviceClientManager
-from federation.server.flags import ServerSettings
+from federation.server.flags import RunSettings
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.server.strategy import DeviceFedAvg, weighted_average
 from federation.tables import read_table
@@ -67,23 +68,20 @@ def make_server(tmp_path):
         half_precision=False,
     ):
         minimum = len(clients) if min_num_clients is None else min_num_clients
-        settings = ServerSettings(
-            num_rounds,
-            minimum,
-            "127.0.0.1:8080",
-            10.0,
-            wait_timeout,
-            tmp_path,
-            resumed,
-            SEED,
-            fit_seconds,
-            half_precision,
-            True,
-            {},
-            None,
-            None,
+        settings = RunSettings(
+            num_rounds=num_rounds,
+            min_num_clients=minimum,
+            round_timeout=10.0,
+            wait_timeout=wait_timeout,
+            results_dir=tmp_path,
+            resumed=resumed,
+            seed=SEED,
+            fit_seconds=fit_seconds,
+            half_precision=half_precision,
+            flags={},
         )
-        server = DeviceServer(strategy or Watched(), settings, Report(tmp_path, resumed))
+        door = DeviceClientManager(None, None if resumed is None else resumed.member)
+        server = DeviceServer(strategy or Watched(), settings, Report(tmp_path, resumed), door)
         arrive(server.clients, *clients)
         return server
 
@@ -152,6 +150,16 @@ def test_a_bad_result_does_not_count(make_server, tmp_path, capsys, kind):
     assert rows(tmp_path) == [("1", "1", "1")]
     assert f"round 1: fit by client 1 on pi1 does not count: {reason}\n" in capsys.readouterr().out
     assert checkpoint.load(tmp_path).failures == 1
+
+
+def test_rounds_in_another_thread(make_server, tmp_path):
+    """Where Flower's engines run them; only the main thread may set what signals do."""
+    server, before = make_server(learner(1), learner(3)), signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive() and rows(tmp_path) == [("1", "2", "0")]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 class Median(FedMedian):

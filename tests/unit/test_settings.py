@@ -14,7 +14,7 @@ from federation.client.flags import ClientSettings, parse_client
 from federation.flags import ArgumentParser, whole_number
 from federation.partitions import Partition
 from federation.run_file import RunFile
-from federation.server.flags import ServerSettings
+from federation.server.flags import RunSettings, ServerSettings, parse_run
 
 import pytest
 from fakes import MODEL, SOMEBODY, self_signed
@@ -45,6 +45,14 @@ def server_settings(monkeypatch, *words: object) -> ServerSettings:
     return served[0]
 
 
+def run_settings(*words: object) -> RunSettings:
+    """What `parse_run` makes of a command line, with the flags that flower_app.py shares with server.py."""
+    parser = ArgumentParser("An engine.", prog="flower_app.py")
+    parser.add_argument("--min_num_clients", type=whole_number(1), default=2)
+    server.add_flags(parser)
+    return parse_run(parser, [*map(str, words)])[1]
+
+
 def mistake(capsys, call, *words: object) -> str:
     with pytest.raises(SystemExit) as end:
         call(*words)
@@ -60,7 +68,15 @@ def test_a_client_without_flags(monkeypatch):
         root_certificate=None,
         token=None,
         retry_for=math.inf,
+        plug=None,
+        serve=None,
     )
+
+
+def test_a_client_that_nobody_starts_has_the_same_settings(monkeypatch):
+    """In Flower's engines, a client has no command line: what it does not say there is what its flags say here."""
+    started = client_settings(monkeypatch, "--cid", 3)
+    assert ClientSettings(started.partition, server_address=started.server_address) == started
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
@@ -103,7 +119,14 @@ def test_a_client_with_all_flags(monkeypatch, tmp_path):
         root_certificate=certificate,
         token=b"0123456789abcdef",
         retry_for=1.5,
+        serve=None,
     )
+
+
+def test_a_client_that_stays_loaded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = client_settings(monkeypatch, "--cid", 0, "--serve", "~/client.sock")
+    assert settings.serve == tmp_path / "client.sock"
 
 
 def test_a_server_without_flags(monkeypatch):
@@ -153,6 +176,30 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         certificates=(certificate, certificate, key),
         token=b"0123456789abcdef",
     )
+
+
+def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["flwr-serverapp", "--insecure"])  # which is not for us
+    settings = run_settings("--rounds", 7, "--seed", 11, "--fit_seconds", "auto", "--half_precision")
+    assert settings == RunSettings(
+        num_rounds=7,
+        min_num_clients=2,
+        round_timeout=3600.0,
+        wait_timeout=3600.0,
+        results_dir=settings.results_dir,
+        resumed=None,
+        seed=11,
+        fit_seconds="auto",
+        half_precision=True,
+        flags=settings.flags,
+    )
+    assert settings.flags["rounds"] == 7 and not {"server_address", "certificates", "token"} & settings.flags.keys()
+    checkpoint.save(tmp_path, Checkpoint(MODEL, 2, 1, 3, 0, SOMEBODY))
+    RunFile(tmp_path, 7, {}).save()
+    resumed = run_settings("--resume", tmp_path)
+    assert (resumed.results_dir, resumed.resumed.round, resumed.seed) == (tmp_path, 2, 7)
+    message = mistake(capsys, run_settings, "--server_address", "127.0.0.1:8080")
+    assert message.startswith("flower_app.py: unrecognized arguments: --server_address")
 
 
 def test_resume_brings_the_checkpoint(monkeypatch, tmp_path):

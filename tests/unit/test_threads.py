@@ -5,7 +5,6 @@ These trials fork, as the real ones do, but nobody trains in them: their clock g
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from federation.partitions import Partition
 
 import numpy as np
 import pytest
+from fakes import as_if_from
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux forks")
 
@@ -42,10 +42,9 @@ def choose(tmp_path, monkeypatch, forked):
     """Return a function that chooses the threads for a client whose fit takes `seconds(threads)`, on four cores."""
     clock = [0.0]
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
-    monkeypatch.setattr(sys, "argv", ["/somewhere/client_x.py", "--cid", "0"])
     monkeypatch.setattr(threads, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
 
-    def choose(seconds, number=None, data_dir=tmp_path, dataset="mnist"):
+    def choose(seconds, number=None, data_dir=tmp_path, dataset="mnist", script="/somewhere/client_x.py"):
         set_to: list[int] = []
 
         class Client:
@@ -62,7 +61,8 @@ def choose(tmp_path, monkeypatch, forked):
                 assert parameters[0].shape == (3,) and config == threads.TRIAL_CONFIG
                 clock[0] += seconds(set_to[-1])
 
-        settings = ClientSettings(Partition(dataset, 0, 50, data_dir), "127.0.0.1:8080", number, None, None, math.inf)
+        as_if_from(script, Client, monkeypatch)
+        settings = ClientSettings(Partition(dataset, 0, 50, data_dir), threads=number)
         chosen = threads.choose_threads(settings, set_to.append, Client)
         assert set_to == []  # the trials took place elsewhere
         for child in forked:
@@ -131,11 +131,10 @@ def test_measured_anew_on_another_device(choose, forked, monkeypatch):
     assert len(forked) == 4
 
 
-def test_measured_anew_for_another_data_set_and_script(choose, forked, monkeypatch, tmp_path):
+def test_measured_anew_for_another_data_set_and_script(choose, forked, tmp_path):
     assert choose(lambda threads: 0.08 / threads) == 4
     assert choose(lambda threads: 0.08, dataset="cifar10") == 1
-    monkeypatch.setattr(sys, "argv", ["client_y.py"])
-    assert choose(lambda threads: 0.08) == 1
+    assert choose(lambda threads: 0.08, script="client_y.py") == 1
     assert [path.name for path in kept(tmp_path) if path.is_file()] == [
         "threads_client_x.json", "threads_client_x.json", "threads_client_y.json",
     ]  # fmt: skip
@@ -195,7 +194,7 @@ def test_a_trial_is_silent(choose, capfd):
 
 
 def test_no_fork_no_trial(choose, forked, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(threads, "sys", types.SimpleNamespace(platform="darwin", argv=sys.argv))
+    monkeypatch.setattr(threads, "sys", types.SimpleNamespace(platform="darwin"))
     assert choose(lambda threads: 0.08 / threads) == 1
     assert forked == [] and kept(tmp_path) == []
     assert capsys.readouterr().out == "training on 1 of 4 cores (more could not be tried)\n"

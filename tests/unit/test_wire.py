@@ -1,8 +1,7 @@
-"""The client's end of the wire: the parts of Flower that are not public, messages in and out, how a stream ends."""
+"""The client's end of the wire: what is answered until the goodbye, and how else a stream ends."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import importlib
 import queue
@@ -11,108 +10,28 @@ from concurrent.futures import ThreadPoolExecutor
 
 from federation.handshake import Refused
 
-import flwr
 import grpc
 import pytest
-from fakes import MODEL, OK, encoded
-from flwr.common import (
-    EvaluateIns,
-    EvaluateRes,
-    FitIns,
-    FitRes,
-    GetParametersIns,
-    GetParametersRes,
-    GetPropertiesIns,
-    GetPropertiesRes,
-)
-from processes import ROOT, free_address
-
-TASKS = {
-    "get_properties": (GetPropertiesIns({"nonce": "abc"}), GetPropertiesRes(OK, {"cid": 3, "device": "pi"})),
-    "get_parameters": (GetParametersIns({}), GetParametersRes(OK, encoded(MODEL))),
-    "fit": (
-        FitIns(encoded(MODEL), {"epochs": 3, "rate": 0.5, "text": "x", "bytes": b"x", "bool": True}),
-        FitRes(OK, encoded(MODEL), 20, {"train_loss": 0.25, "count": -3}),
-    ),
-    "evaluate": (EvaluateIns(encoded(MODEL), {"server_round": 2}), EvaluateRes(OK, 0.5, 5, {"accuracy": 0.75})),
-}
-PARTS = {
-    "flwr.proto.transport_pb2": ["ClientMessage", "ServerMessage", "Reason"],
-    "flwr.proto.transport_pb2_grpc": ["FlowerServiceStub"],
-    "flwr.common.serde": [
-        f"{task}_{what}"
-        for task in TASKS
-        for what in ("ins_from_proto", "ins_to_proto", "res_to_proto", "res_from_proto")
-    ],
-}
+from fakes import TASKS
+from processes import free_address
 
 
 @pytest.fixture
 def wire():
-    """The module, imported here: without a part, its test should fail with a sentence, not the import of this file."""
+    """The module, imported here: see test_messages.py."""
     return importlib.import_module("federation.client.wire")
 
 
 @pytest.fixture
-def serde():
-    return importlib.import_module("flwr.common.serde")
+def write_question():
+    return importlib.import_module("federation.messages").write_question
 
 
 @pytest.fixture
-def server_message():
-    return importlib.import_module("flwr.proto.transport_pb2").ServerMessage
-
-
-@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in PARTS.items() for name in names])
-def test_a_part_of_flower_that_is_not_public(module, name):
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        found = None
-    assert found is not None, (
-        f"Flower {flwr.__version__} has no {module}.{name}, which federation/client/wire.py is built on: find what has "
-        f"taken its place, or stay with an older Flower"
-    )
-
-
-def test_only_the_wire_uses_such_parts():
-    private = [module for module in PARTS if module != "flwr.common.serde"]
-    found = {}
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("federation/**/*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flwr"):
-                names = [alias.name for alias in node.names]
-                private_names = names if node.module.startswith("flwr.proto") else {"serde"} & set(names)
-                assert not node.module.endswith("serde"), path
-                if private_names:
-                    found.setdefault(path.name, {})[node.module] = private_names
-    expected = {"flwr.common": ["serde"], **{module: PARTS[module] for module in private}}
-    assert {name: {m: set(n) for m, n in modules.items()} for name, modules in found.items()} == {
-        "wire.py": {module: set(names) for module, names in expected.items()}
-    }
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_an_instruction_arrives_as_it_was_sent(wire, serde, server_message, task):
-    instruction = TASKS[task][0]
-    sent = server_message(**{f"{task}_ins": getattr(serde, f"{task}_ins_to_proto")(instruction)}).SerializeToString()
-    assert wire._decode(server_message.FromString(sent)) == (task, instruction)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_result_arrives_as_it_was_sent(wire, serde, task):
-    result = TASKS[task][1]
-    message = wire.ClientMessage.FromString(wire._encode(task, result).SerializeToString())
-    assert message.WhichOneof("msg") == f"{task}_res"
-    assert getattr(serde, f"{task}_res_from_proto")(getattr(message, f"{task}_res")) == result
-
-
-def goodbye(server_message):
-    return server_message(reconnect_ins=server_message.ReconnectIns(seconds=0))
-
-
-def test_the_goodbye(wire, server_message):
-    assert wire._decode(goodbye(server_message)) == ("reconnect", None)
+def goodbye():
+    """The server's message that the run is over."""
+    message = importlib.import_module("flwr.proto.transport_pb2").ServerMessage
+    return message(reconnect_ins=message.ReconnectIns(seconds=0))
 
 
 class Broken(grpc.RpcError):
@@ -124,7 +43,7 @@ class Broken(grpc.RpcError):
 
 
 @pytest.fixture
-def stream(wire, serde, server_message, monkeypatch):
+def stream(wire, write_question, monkeypatch):
     """Return a function that has `answer_server` answer a server's messages, after which the stream ends as told.
 
     `stream.sent` is what the client sent before that, `stream.left` what it put last for gRPC to take.
@@ -134,10 +53,7 @@ def stream(wire, serde, server_message, monkeypatch):
     def stream(*messages, end=None, answer=lambda task, instruction: TASKS[task][1]):
         def join(_, replies):
             for message in messages:
-                if isinstance(message, str):
-                    instruction = getattr(serde, f"{message}_ins_to_proto")(TASKS[message][0])
-                    message = server_message(**{f"{message}_ins": instruction})
-                yield message
+                yield write_question(message, TASKS[message][0]) if isinstance(message, str) else message
                 stream.sent.append(next(replies))
             if end is not None:
                 raise end
@@ -155,14 +71,14 @@ def stream(wire, serde, server_message, monkeypatch):
     return stream
 
 
-def test_every_message_is_answered_until_the_goodbye(stream, server_message):
+def test_every_message_is_answered_until_the_goodbye(stream, goodbye):
     asked = []
 
     def answer(task, instruction):
         asked.append((task, instruction))
         return TASKS[task][1]
 
-    stream(*TASKS, goodbye(server_message), answer=answer)
+    stream(*TASKS, goodbye, answer=answer)
     assert asked == [(task, instruction) for task, (instruction, _) in TASKS.items()]
     assert [message.WhichOneof("msg") for message in stream.sent] == [f"{task}_res" for task in TASKS]
     farewell, end = stream.left
@@ -269,21 +185,8 @@ def test_a_refusal_ends_the_stream(stream):
     assert stream.left == [None]
 
 
-def test_a_question_from_the_future(wire, server_message):
-    with pytest.raises(wire.ConnectionLost, match="asked something that this version of Flower does not know"):
-        wire._decode(server_message())
-
-
-@pytest.mark.parametrize(
-    "result",
-    [
-        FitRes(OK, encoded(MODEL), 20, {"steps": 2**70}),
-        FitRes(OK, encoded(MODEL), 2**64, {}),
-        FitRes(OK, encoded(MODEL), 20, {"text": "\ud800"}),
-        FitRes(OK, encoded(MODEL), 20, {"list": [1, 2]}),
-    ],
-)
-def test_a_result_that_cannot_be_sent(wire, serde, result):
-    message = wire._encode("fit", result)
-    status = serde.fit_res_from_proto(message.fit_res).status
-    assert status.code != OK.code and status.message.startswith("its result cannot be sent (")
+def test_a_question_from_the_future(wire, stream, goodbye):
+    with pytest.raises(wire.ConnectionLost, match="asked something that this version of Flower does not know") as lost:
+        stream("fit", type(goodbye)())
+    assert not lost.value.was_asked  # it would ask the same again at once
+    assert stream.left == [None]

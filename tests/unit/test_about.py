@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from federation.device import about as device
+from federation.device import about
 
 import pytest
 
@@ -14,7 +14,7 @@ import pytest
 @pytest.fixture
 def board(tmp_path, monkeypatch):
     """Return a function that writes a file of the system; the device sees no others."""
-    monkeypatch.setattr(device, "Path", lambda name: tmp_path / name.lstrip("/"))
+    monkeypatch.setattr(about, "Path", lambda name: tmp_path / name.lstrip("/"))
 
     def write(name: str, content: str) -> None:
         path: Path = tmp_path / name.lstrip("/")
@@ -31,18 +31,18 @@ def thermal_zone(board, number: int, kind: str, temperature: str) -> None:
 
 def test_a_board_has_a_name(board):
     board("/proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0")
-    assert device.describe() == f"{platform.node()} (Raspberry Pi 4 Model B Rev 1.4)"
+    assert about.describe() == f"{platform.node()} (Raspberry Pi 4 Model B Rev 1.4)"
 
 
 def test_a_laptop_is_told_by_its_system(board):
-    assert device.describe() == f"{platform.node()} ({platform.system()} {platform.machine()})"
+    assert about.describe() == f"{platform.node()} ({platform.system()} {platform.machine()})"
 
 
 @pytest.mark.parametrize("kind", ["cpu-thermal\n", "CPU-therm\n", "x86_pkg_temp\n"])
 def test_the_temperature_of_the_processor(board, kind):
     thermal_zone(board, 0, "gpu-thermal\n", "99000\n")
     thermal_zone(board, 1, kind, "61500\n")
-    assert device.vital_signs()["temperature_c"] == 61.5
+    assert about.vital_signs()["temperature_c"] == 61.5
 
 
 def test_the_hottest_zone_counts_and_those_that_cannot_be_read_do_not(board):
@@ -50,23 +50,23 @@ def test_the_hottest_zone_counts_and_those_that_cannot_be_read_do_not(board):
     thermal_zone(board, 1, "cpu1", "72000")
     thermal_zone(board, 2, "cpu2", "switched off")
     board("/sys/class/thermal/thermal_zone3/type", "cpu3")
-    assert device.vital_signs()["temperature_c"] == 72.0
+    assert about.vital_signs()["temperature_c"] == 72.0
 
 
 def test_no_temperature_where_there_is_none(board):
-    assert "temperature_c" not in device.vital_signs()
+    assert "temperature_c" not in about.vital_signs()
 
 
-@pytest.mark.skipif(device.resource is None, reason="not on Windows")
+@pytest.mark.skipif(about.resource is None, reason="not on Windows")
 def test_memory_in_megabytes(board, monkeypatch):
-    assert 10 < device.vital_signs()["peak_memory_mb"] < 100_000
-    monkeypatch.setattr(device.resource, "getrusage", lambda who: type("usage", (), {"ru_maxrss": 204_800}))
+    assert 10 < about.vital_signs()["peak_memory_mb"] < 100_000
+    monkeypatch.setattr(about.resource, "getrusage", lambda who: type("usage", (), {"ru_maxrss": 204_800}))
     monkeypatch.setattr(sys, "platform", "linux")
-    assert device.vital_signs()["peak_memory_mb"] == 200.0
+    assert about.vital_signs()["peak_memory_mb"] == 200.0
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert device.vital_signs()["peak_memory_mb"] == 0.2
+    assert about.vital_signs()["peak_memory_mb"] == 0.2
 
 
 def test_no_memory_on_windows(board, monkeypatch):
-    monkeypatch.setattr(device, "resource", None)
-    assert device.vital_signs() == {}
+    monkeypatch.setattr(about, "resource", None)
+    assert about.vital_signs() == {}
