@@ -57,8 +57,8 @@ def _listen(path: Path) -> Listener:
         pass  # nobody does
     before = os.umask(0o177)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()  # of a client that was killed
+        if path.is_socket():  # of a client that was killed
+            path.unlink()
         return Listener(str(path), "AF_UNIX")
     except OSError as error:
         sys.exit(f"cannot listen at {path}: {error.strerror or error}")
