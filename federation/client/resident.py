@@ -67,7 +67,7 @@ def _listen(path: Path) -> Listener:
 
 
 def _listed(values: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value or 'none'}" for name, value in values.items())
+    return ", ".join(f"{name} {'none' if value == '' else value}" for name, value in values.items())
 
 
 def _end_with(process: int) -> None:
