@@ -109,8 +109,10 @@ def _connect(told: Mapping[str, Any], node: Mapping[str, Any]) -> Connection:
 
 def _start(told: Mapping[str, Any], node: Mapping[str, Any], log: Path) -> subprocess.Popen:
     """Start the client that stays loaded, until the SuperNode ends."""
-    command = [sys.executable, f"{told['script']}.py", "--serve", node["socket"], "--cid", str(node["partition-id"])]
-    command += ["--num_clients", str(node["num-partitions"]), "--data_dir", node.get("data-dir", "data")]
+    # Paths are meant from where the SuperNode was started, the script runs where Flower has unpacked the project.
+    socket, data_dir = Path(node["socket"]).resolve(), Path(node.get("data-dir", "data")).resolve()
+    command = [sys.executable, f"{told['script']}.py", "--serve", f"{socket}", "--cid", str(node["partition-id"])]
+    command += ["--num_clients", str(node["num-partitions"]), "--data_dir", f"{data_dir}"]
     command += ["--mnist"] if told["dataset"] == "mnist" else []
     command += ["--alpha", str(told["alpha"])] if "alpha" in told else []
     environment = {**os.environ, "FLOWER_SUPERNODE": str(_supernode())}

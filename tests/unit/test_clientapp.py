@@ -286,12 +286,12 @@ def project(tmp_path, monkeypatch) -> Path:
         process.wait()
 
 
-def test_a_client_is_started_if_none_is_loaded(ask, project, tmp_path):
-    path = str(tmp_path / "client.sock")
-    node = {"socket": path, "partition_id": 1, "num_partitions": 3}
+def test_a_client_is_started_if_none_is_loaded(ask, project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # not where the script is
+    node = {"socket": "client.sock", "data_dir": "images", "partition_id": 1, "num_partitions": 3}
     assert ask("fit", FIT, {"alpha": 0.3}, **node) == TASKS["fit"][1]
-    words = f"--serve {path} --cid 1 --num_clients 3 --data_dir data --mnist --alpha 0.3"
-    assert Path(f"{path}.log").read_text() == f"FLOWER_SUPERNODE {os.getppid()} {words}\n"
+    words = f"--serve {tmp_path}/client.sock --cid 1 --num_clients 3 --data_dir {tmp_path}/images --mnist --alpha 0.3"
+    assert Path("client.sock.log").read_text() == f"FLOWER_SUPERNODE {os.getppid()} {words}\n"
 
 
 def test_a_client_that_cannot_start_says_why(ask, project, tmp_path):
