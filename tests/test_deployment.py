@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
+import shutil
 import stat
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Callable, Iterator
 
 from federation import checkpoint
 from federation.device.about import describe
@@ -177,18 +180,19 @@ def model(results: Path) -> list[bytes]:
 
 def committed(results: Path) -> list[int]:
     """The rounds in rounds.csv."""
-    return [int(row["round"]) for row in read_table(results / "rounds.csv")]
+    table = results / "rounds.csv"
+    return [int(row["round"]) for row in read_table(table)] if table.exists() else []
 
 
 class Watch(threading.Thread):
-    """Notes of the processes of messages which frameworks they have loaded, and the most memory that one has taken."""
+    """Notes of the processes of messages which frameworks they have loaded, and the most that one has taken."""
 
     def __init__(self, node: Process) -> None:
         super().__init__(daemon=True)
         self.node = psutil.Process(node.popen.pid)
         self.seen: set[int] = set()
         self.frameworks: set[str] = set()
-        self.peak_mb = 0.0
+        self.peak_mb = self.cpu_seconds = 0.0
         self.start()
 
     def run(self) -> None:
@@ -197,7 +201,7 @@ class Watch(threading.Thread):
                 for process in self.node.children(recursive=True):
                     if any("flwr-clientapp" in word for word in cmdline(process)[:2]):
                         self.note(process)
-                time.sleep(0.2)
+                time.sleep(0.5)
 
     def note(self, process: psutil.Process) -> None:
         with contextlib.suppress(psutil.Error, OSError):
@@ -205,6 +209,8 @@ class Watch(threading.Thread):
             files = " ".join(each.path for each in process.memory_maps())
             self.frameworks |= {name for name in ("torch", "tensorflow") if f"/site-packages/{name}/" in files}
             self.peak_mb = max(self.peak_mb, process.memory_info().rss / 1e6)
+            times = process.cpu_times()
+            self.cpu_seconds = max(self.cpu_seconds, times.user + times.system)
 
 
 def test_a_client_that_stays_loaded_makes_the_same_model(fleet, one_thread, processes, mnist, record_property):
@@ -239,7 +245,9 @@ def test_a_client_that_stays_loaded_makes_the_same_model(fleet, one_thread, proc
     by_server_py = federate(processes, "client_pytorch.py", ("--rounds", 2, "--seed", 7), client)
     assert model(fleet.folder / "loaded") == model(fleet.folder / "a") == model(by_server_py.results)
     for name, watch in watches.items():
-        figure = f"{seconds[name]:.0f} s a round, {watch.peak_mb:.0f} MB for a message"
+        figure = (
+            f"{seconds[name]:.0f} s a round; a message: up to {watch.cpu_seconds:.1f} s of CPU, {watch.peak_mb:.0f} MB"
+        )
         record_property("figure", f"deployment, 2 nodes, {name}: {figure}")
 
 
@@ -262,3 +270,133 @@ def in_mid_fit(fleet: Fleet, cid: int) -> psutil.Process:
     loading = client.cpu_times().user
     wait_until(lambda: client.cpu_times().user > loading + 2)  # seconds; all but a fit takes less
     return client
+
+
+def test_a_node_that_is_cut_off_in_mid_fit_takes_part_again_later(fleet):
+    fleet.start_superlink()
+    nodes = fleet.start_nodes(0, 1)
+    results = fleet.folder / "results"
+    run = fleet.run(f"--rounds 3 --min_num_clients 2 --mnist --epochs 20 --results_dir {results}")
+    in_mid_fit(fleet, 1)
+    fleet.cut_off(nodes[1])
+    run.wait_for("round 1: 1 results and 1 failures", RUN_DEADLINE)
+    assert "fit by client 1" in run.output and "does not count: its connection ended" in run.output
+    fleet.start_nodes(1)
+    assert run.exit_code(RUN_DEADLINE) == 0, fleet.logs()
+    assert "round 3: 2 results and 0 failures" in run.output
+    assert committed(results) == [1, 2, 3]
+
+
+def test_a_run_goes_on_after_the_superlink_was_cut_off(fleet):
+    superlink = fleet.start_superlink()
+    nodes = fleet.start_nodes(0, 1)
+    results = fleet.folder / "results"
+    flags = "--rounds 3 --min_num_clients 2 --mnist"
+    run = fleet.run(f"{flags} --results_dir {results}")
+    run.wait_for("round 1: 2 results and 0 failures", RUN_DEADLINE)
+    fleet.cut_off(superlink)
+    assert run.exit_code() != 0, fleet.logs()
+
+    superlink = fleet.start_superlink()
+    for cid, node in nodes.items():
+        node.exit_code()  # Flower's ends, with 0, if the SuperLink does not know it any more
+        assert "401 Unauthorized" in node.output
+        fleet.start_nodes(cid)
+    resumed = fleet.run(f"{flags} --resume {results}")
+    assert resumed.exit_code(RUN_DEADLINE) == 0, fleet.logs()
+    assert "going on after round" in resumed.output and "3 of 3 rounds done" in resumed.output
+    assert committed(results) == [1, 2, 3]
+    assert fleet.statuses() == ["finished:completed"]
+
+
+def test_what_does_not_fit_is_told_on_both_sides(fleet, tmp_path):
+    fleet.start_superlink()
+    (tmp_path / "nothing").mkdir()
+    odd = fleet.start_node(num_partitions=2)
+    poor = fleet.start_node(partition_id=0, num_partitions=2, data_dir=f"{tmp_path}/nothing")
+    socket = fleet.socket(1)
+    other = fleet.start(
+        "client_pytorch.py", "--serve", socket, "--cid", 1, "--num_clients", 2, "--data_dir", fleet.data_dir
+    )
+    other.wait_for("loaded, answers")
+    other_node = fleet.start_node(partition_id=1, num_partitions=2, socket=f"{socket}")
+
+    run = fleet.run(f"--rounds 1 --min_num_clients 1 --mnist --wait_timeout 100 --results_dir {fleet.folder}/results")
+    reasons = {
+        odd: "it has no 'partition-id' in its --node-config",
+        poor: "It is neither in",
+        other_node: "the client that is loaded has dataset cifar10",
+    }
+    for reason in reasons.values():
+        run.wait_for(f"cannot take part: {reason}")
+    assert run.exit_code() != 0
+    assert "there were no 1 clients for 100 s (--wait_timeout)" in run.output
+    for node, reason in reasons.items():
+        assert reason in node.output
+    assert "refused: the client that is loaded has dataset cifar10" in other.output
+
+    run = fleet.run("--rounds many")
+    assert run.exit_code() != 0
+    assert "argument --rounds: must be a whole number, at least 1, not 'many'" in run.output
+    assert fleet.statuses() == ["finished:failed"] * 2
+
+
+def test_encrypted_with_keys_of_nodes(fleet):
+    shutil.copy(ROOT / "make_certificates.sh", fleet.folder)
+    subprocess.run([fleet.folder / "make_certificates.sh"], check=True, capture_output=True, timeout=PROMPTLY)
+    certificates = fleet.folder / "certificates"
+    fleet.root_certificate = certificates / "ca.crt"
+    keys = [fleet.folder / f"key-{number}" for number in range(3)]
+    for key in keys:
+        command = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", str(key)]
+        subprocess.run(command, check=True, timeout=PROMPTLY)
+    files = {"certfile": "server.pem", "keyfile": "server.key", "ca-certfile": "ca.crt"}
+    flags = [word for name, file in files.items() for word in (f"--ssl-{name}", certificates / file)]
+    fleet.start_superlink(*flags, "--enable-supernode-auth")
+    for key in keys[:2]:
+        registered = fleet.start("flwr", "supernode", "register", f"{key}.pub", "fleet")
+        assert registered.exit_code() == 0 and "registered successfully" in registered.output, registered.output
+
+    strangers = [
+        fleet.start_node("--auth-supernode-private-key", keys[2], partition_id=0, num_partitions=2),
+        fleet.start_node(partition_id=0, num_partitions=2),
+    ]
+    for cid, key in enumerate(keys[:2]):
+        socket = f"{fleet.socket(cid)}"
+        fleet.start_node("--auth-supernode-private-key", key, partition_id=cid, num_partitions=2, socket=socket)
+    results = fleet.folder / "results"
+    run = fleet.run(f"--rounds 2 --min_num_clients 2 --mnist --results_dir {results}")
+    for stranger in strangers:
+        assert stranger.exit_code() != 0
+        assert "Failed to initialize the connection to the SuperLink" in stranger.output, stranger.output
+    assert run.exit_code(RUN_DEADLINE) == 0, fleet.logs()
+    assert run.output.count("has joined") == run.output.count("2 results and 0 failures") == 2
+    assert committed(results) == [1, 2]
+
+
+def test_twenty_rounds_whatever_is_killed(fleet):
+    """All are committed, although a node is cut off three times and the server's side twice, at random moments."""
+    superlink, nodes = fleet.start_superlink(), fleet.start_nodes(0, 1)
+    results = fleet.folder / "results"
+    flags = "--rounds 20 --min_num_clients 1 --mnist --epochs 1"
+    run = fleet.run(f"{flags} --results_dir {results}")
+    moments = random.Random(7)
+    for after, kind in {3: "node", 6: "server", 10: "node", 13: "server", 16: "node"}.items():
+        wait_until(lambda: run.popen.poll() is not None or committed(results)[-1:] >= [after], RUN_DEADLINE)  # noqa: B023
+        time.sleep(moments.uniform(0, 20))
+        assert run.popen.poll() is None, fleet.logs()
+        if kind == "node":
+            cid = moments.choice([0, 1])
+            fleet.cut_off(nodes[cid])
+            nodes.update(fleet.start_nodes(cid))
+            continue
+        fleet.cut_off(superlink)
+        run.exit_code()
+        superlink = fleet.start_superlink()
+        for cid, node in nodes.items():
+            node.exit_code()
+            nodes.update(fleet.start_nodes(cid))
+        run = fleet.run(f"{flags} --resume {results}")
+    assert run.exit_code(2 * RUN_DEADLINE) == 0, fleet.logs()
+    assert "20 of 20 rounds done" in run.output
+    assert committed(results) == [*range(1, 21)]
