@@ -9,6 +9,7 @@ from federation.checkpoint import Checkpoint
 from federation.engine import nodes as module
 from federation.engine.nodes import Nodes
 from federation.engine.serverapp import run_rounds
+from federation.report import Report
 from federation.server.flags import RunSettings
 from federation.server.strategy import DeviceFedAvg
 from federation.tables import read_table
@@ -53,6 +54,12 @@ def nodes(monkeypatch) -> Nodes:
     return Nodes(FakeGrid(crowd), {"script": "client_x"})
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Drawing takes seconds."""
+    monkeypatch.setattr(Report, "draw", lambda report: None)
+
+
 def strategy(**arguments) -> DeviceFedAvg:
     return DeviceFedAvg(min_fit_clients=1, min_evaluate_clients=1, min_available_clients=1, **arguments)
 
@@ -68,39 +75,39 @@ def test_the_rounds_come_off(settings, nodes, tmp_path, capsys):
     assert nodes.is_over.is_set()
 
 
-def test_who_joins_need_not_be_told(settings, nodes, capsys):
+def test_who_joins_need_not_be_told(settings, nodes, undrawn, capsys):
     run_rounds(strategy(), settings(num_rounds=1), nodes, quiet=True)
     told = capsys.readouterr().out
     assert "has joined" not in told and "round 1: 2 results and 0 failures" in told
 
 
-def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(settings, nodes, tmp_path, capsys):
+def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(settings, nodes, undrawn, tmp_path, capsys):
     with pytest.raises(RuntimeError, match="^0 of 2 rounds done, results in "):
         run_rounds(strategy(), settings(min_num_clients=3, wait_timeout=0.05), nodes)
     assert capsys.readouterr().err.startswith("flower_app.py: there were no 3 clients for 0.05 s (--wait_timeout)")
     assert nodes.is_over.is_set()
 
 
-def test_an_error_in_the_strategy_is_one_for_the_engine(settings, nodes):
+def test_an_error_in_the_strategy_is_one_for_the_engine(settings, nodes, undrawn):
     with pytest.raises(ZeroDivisionError):
         run_rounds(strategy(on_fit_config_fn=lambda server_round: 1 / 0), settings(), nodes)
     assert nodes.is_over.is_set()
 
 
-def test_results_that_cannot_be_written(settings, nodes, tmp_path):
+def test_results_that_cannot_be_written(settings, nodes, undrawn, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError, match="^cannot write results: "):
         run_rounds(strategy(), settings(results_dir=tmp_path / "file"), nodes)
 
 
-def test_a_resumed_run_takes_only_who_fits_its_model(settings, nodes, capsys):
+def test_a_resumed_run_takes_only_who_fits_its_model(settings, nodes, undrawn, capsys):
     resumed = Checkpoint(MODEL, 1, 1, 2, 0, identity(1, dataset="cifar10"))
     with pytest.raises(RuntimeError, match="^1 of 2 rounds done"):
         run_rounds(strategy(), settings(resumed=resumed, min_num_clients=1, wait_timeout=0.5), nodes)
     assert "client 2 on pi2 is refused: it has mnist, this federation cifar10" in capsys.readouterr().out
 
 
-def test_rounds_need_not_be_in_the_main_thread(settings, nodes, tmp_path):
+def test_rounds_need_not_be_in_the_main_thread(settings, nodes, undrawn, tmp_path):
     thread = threading.Thread(target=run_rounds, args=(strategy(), settings(num_rounds=1), nodes), daemon=True)
     thread.start()
     thread.join(30)
