@@ -57,8 +57,8 @@ def _listen(path: Path) -> Listener:
         pass  # nobody does
     before = os.umask(0o177)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()  # of a client that was killed
+        if path.is_socket():  # of a client that was killed
+            path.unlink()
         return Listener(str(path), "AF_UNIX")
     except OSError as error:
         sys.exit(f"cannot listen at {path}: {error.strerror or error}")
@@ -67,7 +67,7 @@ def _listen(path: Path) -> Listener:
 
 
 def _listed(values: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value or 'none'}" for name, value in values.items())
+    return ", ".join(f"{name} {'none' if value == '' else value}" for name, value in values.items())
 
 
 def _end_with(process: int) -> None:

@@ -43,9 +43,14 @@ def answer_message(message: Message, context: Context) -> Message:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit) and error.__cause__ is None and isinstance(error.code, int):
+        return f"it ended with exit code {error.code}: its log says why"
     if isinstance(error, SystemExit):
         return f"{error.__cause__ or error}"
-    return f"it has no {error} in its --node-config" if isinstance(error, KeyError) else f"{error}"
+    if isinstance(error, KeyError):
+        is_the_nodes = error.args[0] in ("partition-id", "num-partitions")
+        return f"it has no {error} in its --node-config" if is_the_nodes else f"KeyError: {error}"
+    return f"{error}"
 
 
 def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> Any:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from federation.engine.records import pack, unpack
+from federation.handshake import printable
 from federation.messages import read_answer, write_question
 
 from flwr.app import DEFAULT_TTL, ConfigRecord, Message
-from flwr.common import DisconnectRes
+from flwr.common import Code, DisconnectRes
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
@@ -93,6 +94,7 @@ class Nodes:
         self.under_way: dict[str, Question] = {}  # by message
         self.proxies: dict[int, NodeProxy] = {}
         self.look_at = 0.0
+        self.last_misfit = ""
         self.is_over = threading.Event()
 
     def start(self, clients: ClientManager) -> None:
@@ -173,10 +175,21 @@ class Nodes:
                 question.answer.set_result(_answer(reply, question))
             except Exception as error:  # whatever stumbles over what a strange node has sent
                 question.answer.set_exception(error)
+                if question.task == "get_properties":
+                    self._tell_misfit(question.node_id, printable(f"{error}"))
         return number
+
+    def _tell_misfit(self, node_id: int, reason: str) -> None:
+        if reason != self.last_misfit:  # it is greeted again and again, and others may have the same trouble
+            self.last_misfit = reason
+            print(f"node {node_id} cannot take part: {reason}")
 
 
 def _answer(reply: Message, question: Question) -> Any:
+    """Return the result in a reply; raises ConnectionError if it says that the node has no client to answer."""
     if reply.has_error():
         raise ConnectionError(reply.error.reason)
-    return read_answer(question.task, unpack(reply))
+    result = read_answer(question.task, unpack(reply))
+    if question.task == "get_properties" and result.status.code != Code.OK and "nonce" in question.instruction.config:
+        raise ConnectionError(result.status.message)  # else it would be admitted, as a plain Flower client
+    return result
