@@ -27,10 +27,11 @@ loaded: dict[str, Any] = {}  # the client of this process, which in a simulation
 def answer_message(message: Message, context: Context) -> Message:
     """Return the reply to a message of `Nodes`; with the reason, if there is no answer.
 
-    The node's configuration says which partition it has: `partition-id`, `num-partitions`, and optionally `data-dir`;
-    with `socket`, a client that stays loaded answers, see federation/client/resident.py.
+    The node's configuration says which partition it has, unless the message does: `partition-id`, `num-partitions`, and
+    optionally `data-dir`; with `socket`, a client that stays loaded answers, see federation/client/resident.py.
     """
-    question, told, node = unpack(message), dict(message.content["told"]), context.node_config
+    question, told = unpack(message), dict(message.content["told"])
+    node = {**context.node_config, **told}
     try:
         if "socket" in node:
             answer = _forward(question, told, node)
@@ -63,7 +64,7 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
     from federation.partitions import Partition, load_partition
     from federation.transfer import HALF_PRECISION
 
-    data_dir = Path(node.get("data-dir") or told.get("data_dir", "data"))
+    data_dir = Path(node.get("data-dir", "data"))
     alpha = told.get("alpha")
     partition = Partition(told["dataset"], int(node["partition-id"]), int(node["num-partitions"]), data_dir, alpha)
     if not loaded:
