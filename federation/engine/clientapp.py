@@ -110,8 +110,20 @@ def _connect(told: Mapping[str, Any], node: Mapping[str, Any]) -> Connection:
 
 def _start(told: Mapping[str, Any], node: Mapping[str, Any], log: Path) -> subprocess.Popen:
     """Start the client that stays loaded, until the SuperNode ends."""
-    command = [sys.executable, f"{told['script']}.py", "--serve", node["socket"], "--cid", str(node["partition-id"])]
-    command += ["--num_clients", str(node["num-partitions"]), "--data_dir", node.get("data-dir", "data")]
+    command = [
+        sys.executable,
+        f"{told['script']}.py",
+        "--serve",
+        os.path.abspath(node["socket"]),
+        "--cid",
+        str(node["partition-id"]),
+    ]
+    command += [
+        "--num_clients",
+        str(node["num-partitions"]),
+        "--data_dir",
+        os.path.abspath(node.get("data-dir", "data")),
+    ]
     command += ["--mnist"] if told["dataset"] == "mnist" else []
     command += ["--alpha", str(told["alpha"])] if "alpha" in told else []
     environment = {**os.environ, "FLOWER_SUPERNODE": str(_supernode())}

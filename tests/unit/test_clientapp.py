@@ -79,11 +79,9 @@ def ask(data_dir):
     """Return a function that asks the node with this configuration; dashes in its names are underscores here."""
 
     def ask(task: str, instruction: Any, told: dict[str, Any] | None = None, **node: Any) -> Any:
-        config = {name.replace("_", "-"): value for name, value in node.items()}
+        config = {"data-dir": str(data_dir), **{name.replace("_", "-"): value for name, value in node.items()}}
         records = pack(write_question(task, instruction).SerializeToString())
-        records["told"] = ConfigRecord(
-            {"script": "client_x", "dataset": "mnist", "data_dir": str(data_dir), **(told or {})}
-        )
+        records["told"] = ConfigRecord({"script": "client_x", "dataset": "mnist", **(told or {})})
         message = Message(records, NODE_ID, "query")
         message.metadata.__dict__["_message_id"] = "a message"
         reply = answer_message(message, Context(1, NODE_ID, config, RecordDict({}), {}))
@@ -286,11 +284,11 @@ def project(tmp_path, monkeypatch) -> Path:
         process.wait()
 
 
-def test_a_client_is_started_if_none_is_loaded(ask, project, tmp_path):
+def test_a_client_is_started_if_none_is_loaded(ask, project, tmp_path, data_dir):
     path = str(tmp_path / "client.sock")
     node = {"socket": path, "partition_id": 1, "num_partitions": 3}
     assert ask("fit", FIT, {"alpha": 0.3}, **node) == TASKS["fit"][1]
-    words = f"--serve {path} --cid 1 --num_clients 3 --data_dir data --mnist --alpha 0.3"
+    words = f"--serve {path} --cid 1 --num_clients 3 --data_dir {data_dir} --mnist --alpha 0.3"
     assert Path(f"{path}.log").read_text() == f"FLOWER_SUPERNODE {os.getppid()} {words}\n"
 
 
