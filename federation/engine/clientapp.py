@@ -110,26 +110,20 @@ def _connect(told: Mapping[str, Any], node: Mapping[str, Any]) -> Connection:
 
 def _start(told: Mapping[str, Any], node: Mapping[str, Any], log: Path) -> subprocess.Popen:
     """Start the client that stays loaded, until the SuperNode ends."""
-    command = [
-        sys.executable,
-        f"{told['script']}.py",
-        "--serve",
-        os.path.abspath(node["socket"]),
-        "--cid",
-        str(node["partition-id"]),
-    ]
-    command += [
-        "--num_clients",
-        str(node["num-partitions"]),
-        "--data_dir",
-        os.path.abspath(node.get("data-dir", "data")),
-    ]
-    command += ["--mnist"] if told["dataset"] == "mnist" else []
-    command += ["--alpha", str(told["alpha"])] if "alpha" in told else []
+    flags = {
+        "--serve": Path(node["socket"]).absolute(),
+        "--cid": node["partition-id"],
+        "--num_clients": node["num-partitions"],
+        "--data_dir": Path(node.get("data-dir", "data")).absolute(),
+    }
+    if "alpha" in told:
+        flags["--alpha"] = told["alpha"]
+    words = [str(word) for flag in flags.items() for word in flag]
+    words += ["--mnist"] if told["dataset"] == "mnist" else []
     environment = {**os.environ, "FLOWER_SUPERNODE": str(_supernode())}
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            [sys.executable, f"{told['script']}.py", *words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
 

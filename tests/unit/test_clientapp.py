@@ -288,7 +288,7 @@ def test_a_client_is_started_if_none_is_loaded(ask, project, tmp_path, data_dir)
     path = str(tmp_path / "client.sock")
     node = {"socket": path, "partition_id": 1, "num_partitions": 3}
     assert ask("fit", FIT, {"alpha": 0.3}, **node) == TASKS["fit"][1]
-    words = f"--serve {path} --cid 1 --num_clients 3 --data_dir {data_dir} --mnist --alpha 0.3"
+    words = f"--serve {path} --cid 1 --num_clients 3 --data_dir {data_dir} --alpha 0.3 --mnist"
     assert Path(f"{path}.log").read_text() == f"FLOWER_SUPERNODE {os.getppid()} {words}\n"
 
 
