@@ -123,9 +123,14 @@ def _start(told: Mapping[str, Any], node: Mapping[str, Any], log: Path) -> subpr
     environment = {**os.environ, "FLOWER_SUPERNODE": str(_supernode())}
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, f"{told['script']}.py", *words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, f"{told['script']}.py", *words],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # else Ctrl-C to the SuperNode would end it in the middle of a message
+        )
 
 
 def _supernode() -> int:
