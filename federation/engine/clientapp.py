@@ -95,21 +95,25 @@ def _forward(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any]) 
 
 def _connect(told: Mapping[str, Any], node: Mapping[str, Any]) -> Connection:
     process, give_up_at = None, time.monotonic() + LOADING_TIMEOUT
-    log = Path(f"{node['socket']}.log")
+    log, before = Path(f"{node['socket']}.log"), 0
     while time.monotonic() < give_up_at:
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             return Client(node["socket"], "AF_UNIX")
         if process is None:
+            before = log.stat().st_size if log.exists() else 0
             process = _start(told, node, log)
         elif process.poll() is not None:
-            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise RuntimeError(f"its client ended with exit code {process.returncode}: {last}")
+            said = log.read_bytes()[before:].decode(errors="replace").strip()
+            if "Traceback (most recent call last)" in said:  # not where in the code: the log has that
+                said = said.rpartition("\n")[2]
+            raise RuntimeError(f"its client ended with exit code {process.returncode}: {said}")
         time.sleep(0.2)
     raise RuntimeError(f"no client answers at {node['socket']}")
 
 
 def _start(told: Mapping[str, Any], node: Mapping[str, Any], log: Path) -> subprocess.Popen:
     """Start the client that stays loaded, until the SuperNode ends."""
+    # Paths are meant from where the SuperNode was started, the script runs where Flower has unpacked the project.
     flags = {
         "--serve": Path(node["socket"]).absolute(),
         "--cid": node["partition-id"],

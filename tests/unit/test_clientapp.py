@@ -158,11 +158,21 @@ def test_data_that_cannot_be_had_is_told_in_a_sentence(ask, made, data_dir):
 
 
 def test_data_that_another_process_could_not_make(ask, made, data_dir, capfd):
-    """It has told its reason where it runs; a number alone would say nothing."""
+    """It has told its reason where it runs, and it is told to the server, too."""
     (data_dir / "mnist/train.parquet").touch()  # not one of the Hub's
     status = ask("fit", FIT, partition_id=3, num_partitions=4).status
-    assert status.message == "it ended with exit code 1: its log says why"
-    assert "is not named as the Hub names its files" in capfd.readouterr().err
+    reason = f"{data_dir}/mnist/train.parquet is not named as the Hub names its files: train-00000-of-00001.parquet"
+    assert status.message == reason
+    assert reason in capfd.readouterr().err
+
+
+def test_a_process_that_ends_without_a_word(ask, made, monkeypatch):
+    def fail(settings):
+        sys.exit(3)
+
+    monkeypatch.setattr(sys.modules["client_x"], "make_client", fail)
+    status = ask("fit", FIT, partition_id=1, num_partitions=3).status
+    assert status.message == "it ended with exit code 3: its log says why"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no room"), KeyError("weights")])
@@ -252,8 +262,6 @@ from multiprocessing.connection import Listener
 
 signal.alarm(60)  # whatever the test does
 print("FLOWER_SUPERNODE", os.environ["FLOWER_SUPERNODE"], *sys.argv[1:], flush=True)
-if "--mnist" not in sys.argv:
-    sys.exit("it has learnt nothing but digits")
 with Listener(sys.argv[2], "AF_UNIX") as listener, listener.accept() as connection:
     connection.recv_bytes(), connection.recv_bytes()
     connection.send_bytes(bytes.fromhex(open("answer").read()))
@@ -262,7 +270,7 @@ with Listener(sys.argv[2], "AF_UNIX") as listener, listener.accept() as connecti
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """A project whose made-up script gives one answer and ends; with another data set, it ends at once."""
+    """A project whose made-up script gives one answer and ends."""
     (tmp_path / "project").mkdir()
     (tmp_path / "project/client_x.py").write_text(SCRIPT)
     asked = write_question("fit", FIT).SerializeToString()
@@ -284,18 +292,24 @@ def project(tmp_path, monkeypatch) -> Path:
         process.wait()
 
 
-def test_a_client_is_started_if_none_is_loaded(ask, project, tmp_path, data_dir):
-    path = str(tmp_path / "client.sock")
-    node = {"socket": path, "partition_id": 1, "num_partitions": 3}
+def test_a_client_is_started_if_none_is_loaded(ask, project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # not where the script is
+    node = {"socket": "client.sock", "data_dir": "images", "partition_id": 1, "num_partitions": 3}
     assert ask("fit", FIT, {"alpha": 0.3}, **node) == TASKS["fit"][1]
-    words = f"--serve {path} --cid 1 --num_clients 3 --data_dir {data_dir} --alpha 0.3 --mnist"
-    assert Path(f"{path}.log").read_text() == f"FLOWER_SUPERNODE {os.getppid()} {words}\n"
+    words = f"--serve {tmp_path}/client.sock --cid 1 --num_clients 3 --data_dir {tmp_path}/images --alpha 0.3 --mnist"
+    assert Path("client.sock.log").read_text() == f"FLOWER_SUPERNODE {os.getppid()} {words}\n"
 
 
-def test_a_client_that_cannot_start_says_why(ask, project, tmp_path):
+@pytest.mark.parametrize("dies", ["exits", "raises"])
+def test_a_client_that_cannot_start_says_why(ask, project, tmp_path, dies):
+    reason = "it has learnt nothing but digits,\nand will not"
+    end = f"sys.exit({reason!r})" if dies == "exits" else "raise ValueError('no')"
+    (project / "client_x.py").write_text(f"import sys\n{end}\n")
+    (tmp_path / "client.sock.log").write_text("of an earlier start\n")
     node = {"socket": str(tmp_path / "client.sock"), "partition_id": 1, "num_partitions": 3}
     status = ask("fit", FIT, {"dataset": "cifar10"}, **node).status
-    assert status.message == "its client ended with exit code 1: it has learnt nothing but digits"
+    said = reason if dies == "exits" else "ValueError: no"
+    assert status.message == f"its client ended with exit code 1: {said}"
 
 
 def test_a_client_cannot_be_started_without_a_partition(ask, project, tmp_path):
