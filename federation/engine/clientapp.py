@@ -81,7 +81,7 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
 def _forward(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any]) -> bytes:
     """Return the answer of the client that stays loaded; it is started if it is not there, or not as the run wants."""
     alpha = told.get("alpha")
-    expected = {"dataset": told["dataset"], "alpha": "" if alpha is None else f"{alpha}"}
+    expected = {"code": str(ROOT), "dataset": told["dataset"], "alpha": "" if alpha is None else f"{alpha}"}
     for name, key in {"cid": "partition-id", "num_clients": "num-partitions"}.items():
         if key in node:
             expected[name] = int(node[key])

@@ -30,6 +30,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.client import NumPyClient
 from flwr.common import EvaluateIns, FitIns, GetPropertiesIns, parameters_to_ndarrays
 from flwr.proto.transport_pb2 import ServerMessage
+from processes import ROOT
 
 NODE_ID = 4711
 NUM_CLIENTS = 3
@@ -241,8 +242,8 @@ def test_a_client_that_is_loaded_answers(ask, made, resident):
     assert ask("fit", FIT, {"alpha": 0.3}, socket=path) == TASKS["fit"][1]
     assert ask("evaluate", EVALUATE, socket=path, partition_id=1, num_partitions=3) == TASKS["evaluate"][1]
     assert asked == [
-        ({"dataset": "mnist", "alpha": "0.3"}, ("fit", FIT)),
-        ({"dataset": "mnist", "alpha": "", "cid": 1, "num_clients": 3}, ("evaluate", EVALUATE)),
+        ({"code": str(ROOT), "dataset": "mnist", "alpha": "0.3"}, ("fit", FIT)),
+        ({"code": str(ROOT), "dataset": "mnist", "alpha": "", "cid": 1, "num_clients": 3}, ("evaluate", EVALUATE)),
     ]
     assert made == []
 

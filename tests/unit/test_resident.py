@@ -248,8 +248,9 @@ def test_a_client_ends_with_its_supernode(started, supernode, path):
     assert "Traceback" not in started.output
 
 
-def test_a_client_that_its_supernode_can_start_anew_ends_if_the_run_expects_another(started, path):
+@pytest.mark.parametrize("expected", [{"dataset": "cifar10"}, {"code": "/another/version"}])
+def test_a_client_that_its_supernode_can_start_anew_ends_if_the_run_expects_another(started, path, expected):
     with pytest.raises((EOFError, ConnectionResetError)):
-        ask(path, "fit", dataset="cifar10")
+        ask(path, "fit", **expected)
     assert started.exit_code(PROMPTLY) == 0
     assert "Traceback" not in started.output
