@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+import time
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +21,7 @@ from federation.messages import refuse, respond
 
 CODE = str(Path(__file__).parents[2])  # Flower unpacks each version of a project into a folder of its own
 SUPERNODE = "FLOWER_SUPERNODE"  # environment variable: the process that this client was started for, and ends with
+LOOK_EVERY = 1  # seconds between two looks whether that still runs
 
 
 def answer_node(path: Path, wrapper: ClientWrapper) -> NoReturn:
@@ -76,5 +78,8 @@ def _end_with(process: int) -> None:
     import psutil  # here, because only this needs it
 
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(process).wait()
+        node = psutil.Process(process)
+        # One that has ended stays in the system's list until whoever started it takes note.
+        while node.is_running() and node.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(LOOK_EVERY)
     os._exit(0)

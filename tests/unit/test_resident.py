@@ -239,11 +239,14 @@ def started(processes, path, supernode):
     return process
 
 
-def test_a_client_ends_with_its_supernode(started, supernode, path):
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_client_ends_with_its_supernode(started, supernode, path, is_noticed):
+    """Whether or not who has started the SuperNode takes note of its end."""
     assert ask(path, "fit") == TASKS["fit"][1]
     assert started.popen.poll() is None
     supernode.kill()
-    supernode.wait()
+    if is_noticed:
+        supernode.wait()
     assert started.exit_code(PROMPTLY) == 0
     assert "Traceback" not in started.output
 
