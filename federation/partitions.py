@@ -20,9 +20,11 @@ The folder holds each data set as the Hugging Face Hub lays it out, and beside i
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Sequence
 
@@ -199,14 +201,17 @@ def _alpha_flag(alpha: float | None) -> list[str]:
 def _make_in_child(dataset: str, *wanted: str) -> None:
     """Run this file in a process of its own, because datasets, pandas and pyarrow never leave a process: 130 MB."""
     command = [sys.executable, "-m", "federation.partitions", *wanted, *(["--mnist"] if dataset == "mnist" else [])]
-    code = subprocess.run(command, cwd=Path(__file__).parents[1]).returncode
+    with tempfile.TemporaryDirectory() as folder:
+        reason = Path(folder, "reason")
+        code = subprocess.run([*command, "--reason", str(reason)], cwd=Path(__file__).parents[1]).returncode
+        told = reason.read_text() if reason.exists() else ""
     if code < 0:  # by the system, for lack of memory, or by a processor that does not know an instruction
         raise DataError(
             f"The process that cuts the partition was ended by {signal.Signals(-code).name}. If this machine has too "
             "little memory for that,\nprepare the partition on another one: python -m federation.partitions --help"
         )
-    if code != 0:
-        sys.exit(code)
+    if code != 0:  # it has said why; whoever is to be told elsewhere finds that in the cause
+        raise SystemExit(code) from (DataError(told) if told else None)
 
 
 def end(error: DataError) -> NoReturn:
@@ -234,6 +239,7 @@ def main() -> None:
     )
     parser.add_argument("--mnist", action="store_true", help="MNIST (default: CIFAR-10)")
     add_data_dir(parser)
+    parser.add_argument("--reason", type=Path, help=argparse.SUPPRESS)  # a file for the message if it fails
     args = parser.parse_args()
     if not (args.cid or args.test or args.show):
         parser.error("nothing to do: give --cid, --test or --show")
@@ -252,9 +258,11 @@ def main() -> None:
             prepare(dataset, args.cid, args.num_clients, args.data_dir, args.alpha, args.test)
         if args.show:
             print(f"{show(dataset, args.num_clients, args.data_dir, args.alpha)} shows who has how much of which class")
-    except DataError as error:
-        end(error)
-    except OSError as error:
+    except (DataError, OSError) as error:
+        if args.reason:
+            args.reason.write_text(f"{error}")
+        if isinstance(error, DataError):
+            end(error)
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         sys.exit(130)

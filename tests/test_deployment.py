@@ -1,0 +1,264 @@
+"""Flower's Deployment Engine: flower_app.py on a real SuperLink and real SuperNodes, which a test may kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Callable, Iterator
+
+from federation import checkpoint
+from federation.device.about import describe
+from federation.tables import read_table
+
+import psutil
+import pytest
+from processes import DEADLINE, PROMPTLY, ROOT, Process, federate, free_address
+
+pytestmark = pytest.mark.slow  # for each message, a SuperNode starts a process: 5 to 40 s on a busy laptop
+RUN_DEADLINE = 4 * DEADLINE  # of a run of a few rounds
+COMMANDS = Path(sys.executable).parent  # Flower's
+
+
+class Fleet:
+    """A SuperLink, its nodes and runs, as processes, each with a home of its own as if on a machine of its own."""
+
+    def __init__(self, folder: Path, data_dir: Path) -> None:
+        self.folder = folder
+        self.data_dir = data_dir
+        self.address = free_address()
+        self.root_certificate: Path | None = None  # None: not encrypted
+        self.homes: dict[Process, Path] = {}
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        deadline = time.monotonic() + PROMPTLY
+        while members := self.members():  # what is just being started is found the next time
+            kill(*members)
+            assert time.monotonic() < deadline, members
+
+    def members(self, process: Process | None = None) -> list[psutil.Process]:
+        """What runs of all that this fleet has started, or of what `process` has, itself included.
+
+        Known by the folder of Flower's that they have inherited: some outlive who has started them.
+        """
+        homes = [str(home) for each, home in self.homes.items() if process in (None, each)]
+        members = []
+        for each in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if each.environ().get("FLWR_HOME") in homes:
+                    members.append(each)
+        return members
+
+    def cut_off(self, process: Process) -> None:
+        """Kill a process and all that it has started, as if its machine had lost its power."""
+        while members := self.members(process):
+            kill(*members)
+        process.popen.wait()
+
+    def start(self, command: str, *arguments: object, **environment: str) -> Process:
+        """Start one of Flower's commands, or a script of the project, with a home that knows the SuperLink as fleet."""
+        name = f"{len(self.homes)}-{Path(command).stem}"
+        home = self.folder / name
+        home.mkdir()
+        trust = "insecure = true" if self.root_certificate is None else f'root-certificates = "{self.root_certificate}"'
+        (home / "config.toml").write_text(f'[superlink.fleet]\naddress = "{self.address}"\n{trust}\n')
+        environment = {
+            "FLWR_HOME": str(home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+            "HF_ENDPOINT": "http://127.0.0.1:9",  # no internet
+            "PATH": f"{COMMANDS}:{os.environ['PATH']}",
+            **environment,
+        }
+        words = [sys.executable, command] if command.endswith(".py") else [str(COMMANDS / command)]
+        cwd = home if command.startswith("flower-") else ROOT
+        process = Process([*words, *map(str, arguments)], self.folder / f"{name}.log", env=environment, cwd=cwd)
+        self.homes[process] = home
+        return process
+
+    def start_superlink(self, *flags: object) -> Process:
+        host, port = self.address.split(":")
+        trust = ["--insecure"] if self.root_certificate is None else []
+        where = "--host", host, "--port", port
+        superlink = self.start("flower-superlink", *trust, "--disable-runtime-dependency-installation", *where, *flags)
+        superlink.wait_for("Application startup complete")
+        return superlink
+
+    def start_node(self, *flags: object, **config: object) -> Process:
+        """Start a SuperNode with this configuration; dashes in its names are underscores here."""
+        config = {"data_dir": f"{self.data_dir}", **config}
+        values = {name.replace("_", "-"): value for name, value in config.items()}
+        written = " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
+        trust = ["--insecure"] if self.root_certificate is None else ["--root-certificates", self.root_certificate]
+        port = free_address().split(":")[1]
+        where = "--superlink", self.address, "--port", port
+        return self.start("flower-supernode", *trust, *where, "--node-config", written, *flags)
+
+    def start_nodes(self, *cids: int, loaded: bool = True) -> dict[int, Process]:
+        """Start nodes of a fleet of two, by partition, and wait until the SuperLink knows them."""
+        nodes = {}
+        for cid in cids:
+            socket = {"socket": f"{self.socket(cid)}"} if loaded else {}
+            nodes[cid] = self.start_node(partition_id=cid, num_partitions=2, **socket)
+        for node in nodes.values():
+            node.wait_for("SuperNode ID")
+        return nodes
+
+    def socket(self, cid: int) -> Path:
+        return self.folder / f"{cid}.sock"
+
+    def loaded(self, cid: int) -> list[psutil.Process]:
+        """The client that is loaded for this partition, if it runs."""
+        return [each for each in self.members() if str(self.socket(cid)) in cmdline(each)[:4]]
+
+    def run(self, flags: str) -> Process:
+        """Start a run, whose output is that of the server's side."""
+        return self.start("flwr", "run", ".", "fleet", "--stream", "--run-config", f"flags='{flags}'")
+
+    def statuses(self) -> list[str]:
+        """What became of the runs, the newest first."""
+        listed = self.start("flwr", "ls", "fleet", "--format", "json")
+        assert listed.exit_code() == 0, listed.output
+        return [run["status"] for run in json.loads(listed.output)["runs"]]
+
+    def logs(self) -> str:
+        """What everybody has said, for when a test fails."""
+        logs = sorted(self.folder.glob("*.log"))
+        return "\n".join(f"=== {path.name}\n{path.read_text(errors='replace')[-5000:]}" for path in logs)
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended
+        return []
+
+
+def kill(*processes: psutil.Process) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, PROMPTLY)
+
+
+def wait_until(condition: Callable[[], object], timeout: float = DEADLINE) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def fleet(tmp_path_factory, mnist) -> Iterator[Fleet]:
+    """A fleet that is not started yet; in a folder with a short name, because that of a socket may have 107 bytes."""
+    with Fleet(tmp_path_factory.mktemp("fleet"), mnist) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def one_thread(mnist) -> None:
+    """Have all clients train on one thread, as if more had been tried on this device: sums depend on their number."""
+    kept = {"device": f"{describe()}, {len(os.sched_getaffinity(0))} cores", "threads": 1}
+    (mnist / "mnist/threads_client_pytorch.json").write_text(json.dumps(kept))
+
+
+def model(results: Path) -> list[bytes]:
+    return [array.tobytes() for array in checkpoint.load(results).model]
+
+
+def committed(results: Path) -> list[int]:
+    """The rounds in rounds.csv."""
+    return [int(row["round"]) for row in read_table(results / "rounds.csv")]
+
+
+class Watch(threading.Thread):
+    """Notes of the processes of messages which frameworks they have loaded, and the most memory that one has taken."""
+
+    def __init__(self, node: Process) -> None:
+        super().__init__(daemon=True)
+        self.node = psutil.Process(node.popen.pid)
+        self.seen: set[int] = set()
+        self.frameworks: set[str] = set()
+        self.peak_mb = 0.0
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):  # the node has ended
+            while True:
+                for process in self.node.children(recursive=True):
+                    if any("flwr-clientapp" in word for word in cmdline(process)[:2]):
+                        self.note(process)
+                time.sleep(0.2)
+
+    def note(self, process: psutil.Process) -> None:
+        with contextlib.suppress(psutil.Error, OSError):
+            self.seen.add(process.pid)
+            files = " ".join(each.path for each in process.memory_maps())
+            self.frameworks |= {name for name in ("torch", "tensorflow") if f"/site-packages/{name}/" in files}
+            self.peak_mb = max(self.peak_mb, process.memory_info().rss / 1e6)
+
+
+def test_a_client_that_stays_loaded_makes_the_same_model(fleet, one_thread, processes, mnist, record_property):
+    flags = "--rounds 2 --min_num_clients 2 --mnist --seed 7"
+    fleet.start_superlink()
+
+    seconds, watches = {}, {}
+    for name in ("loaded", "a process each"):
+        nodes = fleet.start_nodes(0, 1, loaded=name == "loaded")
+        watches[name] = Watch(nodes[0])
+        run = fleet.run(f"{flags} --results_dir {fleet.folder / name.split()[0]}")
+        assert run.exit_code(RUN_DEADLINE) == 0, fleet.logs()
+        assert run.output.count("2 results and 0 failures") == 2, fleet.logs()
+        rows = read_table(fleet.folder / name.split()[0] / "rounds.csv")
+        seconds[name] = float(rows[-1]["seconds"])
+        if name == "loaded":
+            for cid in nodes:
+                assert stat.S_IMODE(fleet.socket(cid).stat().st_mode) == 0o600
+            clients = fleet.loaded(0) + fleet.loaded(1)
+            assert len(clients) == 2
+        for node in nodes.values():
+            node.popen.terminate()
+        if name == "loaded":
+            assert not psutil.wait_procs(clients, PROMPTLY)[1]
+        for node in nodes.values():
+            node.exit_code()
+
+    assert fleet.statuses() == ["finished:completed"] * 2
+    assert len(watches["loaded"].seen) > 4 and not watches["loaded"].frameworks
+    assert watches["a process each"].frameworks == {"torch"}  # or else this would prove nothing
+    client = "--mnist", "--num_clients", 2, "--data_dir", mnist, "--threads", 1
+    by_server_py = federate(processes, "client_pytorch.py", ("--rounds", 2, "--seed", 7), client)
+    assert model(fleet.folder / "loaded") == model(fleet.folder / "a") == model(by_server_py.results)
+    for name, watch in watches.items():
+        figure = f"{seconds[name]:.0f} s a round, {watch.peak_mb:.0f} MB for a message"
+        record_property("figure", f"deployment, 2 nodes, {name}: {figure}")
+
+
+def test_a_loaded_client_that_dies_is_started_anew(fleet, one_thread):
+    fleet.start_superlink()
+    fleet.start_nodes(0, 1)
+    run = fleet.run(f"--rounds 1 --min_num_clients 2 --mnist --epochs 30 --results_dir {fleet.folder / 'results'}")
+    client = in_mid_fit(fleet, 0)
+    kill(client)
+    assert run.exit_code(RUN_DEADLINE) == 0, fleet.logs()
+    assert "round 1: 2 results and 0 failures" in run.output
+    assert len(fleet.loaded(0)) == 1 and fleet.loaded(0) != [client]
+
+
+def in_mid_fit(fleet: Fleet, cid: int) -> psutil.Process:
+    """Return the loaded client once it has been training for a while."""
+    log = fleet.socket(cid).with_name(f"{cid}.sock.log")
+    wait_until(lambda: log.exists() and "loaded, answers" in log.read_text())
+    (client,) = fleet.loaded(cid)
+    loading = client.cpu_times().user
+    wait_until(lambda: client.cpu_times().user > loading + 2)  # seconds; all but a fit takes less
+    return client

@@ -1,0 +1,417 @@
+"""The nodes of Flower's engines as the server's clients: questions to them, answers, and what goes wrong between."""
+
+from __future__ import annotations
+
+import threading
+import types
+from concurrent.futures import Future
+from typing import Any, Callable
+
+from federation.engine import nodes as module
+from federation.engine.nodes import AT_ONCE, Nodes, SharedNodes
+from federation.engine.records import pack, unpack
+from federation.handshake import identity_of
+from federation.messages import read_question, refuse, write_answer
+from federation.server.client_manager import DeviceClientManager
+from federation.server.dispatch import Dispatch
+from federation.transfer import HALF_PRECISION
+
+import pytest
+from engines import FakeGrid, Node, SharedNode, SilentNode
+from fakes import MODEL, TASKS, encoded, evaluation, fit_result, identity, wait_until
+from flwr.app import Message, RecordDict
+from flwr.common import Code, FitIns
+from flwr.proto.transport_pb2 import ServerMessage
+
+NEVER = 30.0  # seconds; a test that waits for that has failed
+TOLD = {"script": "client_x", "dataset": "mnist", "alpha": 0.3}
+FIT = FitIns(encoded(MODEL), {"server_round": 1})
+
+
+@pytest.fixture
+def clients() -> DeviceClientManager:
+    return DeviceClientManager(token=None, member=None)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time by which `Nodes` goes, which a test moves on; its pauses are short."""
+    clock = types.SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    for name, seconds in {"LOOK_EVERY": 0, "SHORTEST_PAUSE": 0.001, "LONGEST_PAUSE": 0.005}.items():
+        monkeypatch.setattr(module, name, seconds)
+    return clock
+
+
+@pytest.fixture
+def connect(clock, clients):
+    """Return a function that has `Nodes` carry between nodes, by their ids, and the clients."""
+    started = []
+
+    def connect(nodes: dict[int, Node], num_clients: int | None = None) -> FakeGrid:
+        grid = FakeGrid(nodes)
+        started.append(Nodes(grid, TOLD) if num_clients is None else SharedNodes(grid, TOLD, num_clients))
+        started[-1].start(clients)
+        return grid
+
+    yield connect
+    for nodes in started:
+        nodes.stop()
+
+
+def settle(grid: FakeGrid) -> None:
+    """Wait until whatever is to happen at this time has happened."""
+    looks = grid.looks
+    wait_until(lambda: grid.looks > looks + 3)  # whoever is to be greeted is being greeted
+    for thread in threading.enumerate():
+        if thread.name.startswith("greeting"):
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def proxies(clients: DeviceClientManager) -> dict:
+    return {int(name): proxy for name, proxy in clients.all().items()}
+
+
+def begin(call: Callable[..., Any], *arguments: Any) -> Future:
+    """Call what may wait for good in a thread that nobody has to wait for; a test gives its result ten seconds."""
+    future: Future = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def ask(proxy, task: str = "fit", instruction: Any = None, seconds: float | None = NEVER) -> Future:
+    return begin(getattr(proxy, task), instruction or TASKS[task][0], seconds, 3)
+
+
+def reason(asked: Future) -> str:
+    """The error of a question, which must have one."""
+    error = asked.exception(10)
+    return f"{type(error).__name__}: {error}"
+
+
+def is_well(proxy) -> bool:
+    return ask(proxy).result(10).status.code == Code.OK
+
+
+def greetings(grid: FakeGrid) -> int:
+    asked = [read_question(ServerMessage.FromString(unpack(message))) for message in grid.pushed]
+    return sum(task == "get_properties" and "nonce" in ins.config for task, ins in asked)
+
+
+def test_nodes_are_greeted_and_admitted_with_their_cids(connect, clients, capsys):
+    connect({77: Node(identity(4)), 99: Node(identity(1))})
+    assert clients.wait_for(2, 10)
+    assert {name: identity_of(proxy) for name, proxy in proxies(clients).items()} == {77: identity(4), 99: identity(1)}
+    assert sorted(clients.by_cid()) == [1, 4]
+    wait_until(lambda: "client 4 on pi4 has joined" in capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("task", ["get_parameters", "fit", "evaluate"])
+def test_questions_reach_the_node_and_answers_come_back(connect, clients, task):
+    instruction, result = TASKS[task]
+    other, node = Node(identity(0)), Node(identity(4), **{task: lambda ins: result})
+    grid = connect({11: other, 77: node})
+    assert clients.wait_for(2, 10)
+    assert ask(proxies(clients)[77], task, seconds=12.5).result(10) == result
+    assert node.asked[-1] == (task, instruction)
+    assert [task for task, _ in other.asked] == ["get_properties"]
+    sent = grid.pushed[-1]
+    assert {**sent.content["told"]} == TOLD
+    kind = {"get_parameters": "query", "fit": "train", "evaluate": "evaluate"}[task]
+    assert (sent.metadata.message_type, sent.metadata.group_id, sent.metadata.ttl) == (kind, "3", 12.5)
+
+
+def test_a_question_without_a_timeout(connect, clients):
+    """As a strategy of one's own may ask for an initial model."""
+    connect({77: Node(identity(4))})
+    assert clients.wait_for(1, 10)
+    assert ask(proxies(clients)[77], "get_parameters", seconds=None).result(10).status.code == Code.OK
+
+
+def test_a_round_with_nodes(connect, clients):
+    nodes = {cid + 100: Node(identity(cid), fit=lambda ins, cid=cid: fit_result(MODEL, cid)) for cid in (3, 2, 1)}
+    connect(nodes)
+    assert clients.wait_for(3, 10)
+    dispatch = Dispatch(clients, "fit", 1, NEVER)
+    answers = begin(dispatch.run, [(client, FIT) for client in clients.all().values()]).result(10)
+    assert [answer.result.num_examples for answer in answers] == [1, 2, 3]
+    assert len(dispatch.traffic) == 6
+
+
+def test_a_goodbye_is_not_sent(connect, clients):
+    grid = connect({77: Node(identity(4))})
+    assert clients.wait_for(1, 10)
+    assert proxies(clients)[77].reconnect(None, NEVER, group_id=0).reason == ""
+    assert len(grid.pushed) == 1
+
+
+def test_the_clients_of_a_simulation_share_its_nodes(connect, clients):
+    nodes = {number: SharedNode(identity(0), evaluate=lambda ins: evaluation(0.25)) for number in (70, 71)}
+    grid = connect(nodes, num_clients=9)
+    assert clients.wait_for(9, 10)
+    assert sorted(clients.by_cid()) == [*range(9)]
+    for node in nodes.values():
+        node.may_answer.clear()
+    asked = [ask(proxy, "evaluate") for proxy in clients.all().values()]
+    wait_until(lambda: len(grid.under_way) == 2 * AT_ONCE)
+    settle(grid)
+    assert len(grid.under_way) == 2 * AT_ONCE
+    for node in nodes.values():
+        node.may_answer.set()
+    assert [question.result(10).loss for question in asked] == [0.25] * 9
+    assert grid.most_under_way == 2 * AT_ONCE
+    tested = [message.content["told"] for message in grid.pushed if message.metadata.message_type == "evaluate"]
+    assert sorted(told["partition-id"] for told in tested) == [*range(9)]
+    assert all(told["num-partitions"] == 9 and told["dataset"] == TOLD["dataset"] for told in tested)
+
+
+def test_a_node_that_vanishes_fails_its_question_and_is_unregistered(connect, clients, capsys):
+    node, other = Node(identity(4)), Node(identity(5))
+    grid = connect({77: node, 78: other})
+    assert clients.wait_for(2, 10)
+    for silent in (node, other):
+        silent.may_answer.clear()
+    gone = ask(proxies(clients)[77])
+    stays = ask(proxies(clients)[78])
+    wait_until(lambda: len(grid.under_way) == 2)
+    del grid.nodes[77]
+    assert reason(gone) == "ConnectionError: the node is gone"
+    other.may_answer.set()
+    assert stays.result(10).status.code == Code.OK
+    wait_until(lambda: list(clients.all()) == ["78"])
+    assert "client 4 on pi4 has left, 1 now" in capsys.readouterr().out
+    grid.nodes[77] = Node(identity(4))  # and comes back
+    assert clients.wait_for(2, 10)
+
+
+def test_a_question_to_a_node_that_has_just_vanished(connect, clients):
+    grid = connect({77: Node(identity(4))})
+    assert clients.wait_for(1, 10)
+    proxy = proxies(clients)[77]
+    del grid.nodes[77]
+    assert reason(ask(proxy)) == "ConnectionError: the engine does not take messages to this node"
+
+
+def test_a_question_whose_time_is_over_is_not_sent(connect, clients, clock):
+    """It has waited for others, and nobody waits for its answer any more: the nodes have better things to do."""
+    node = SharedNode(identity(0))
+    grid = connect({70: node}, num_clients=AT_ONCE + 1)
+    assert clients.wait_for(AT_ONCE + 1, 10)
+    *first, last = proxies(clients).values()
+    node.may_answer.clear()
+    under_way = [ask(proxy, seconds=100) for proxy in first]
+    wait_until(lambda: len(grid.under_way) == AT_ONCE)
+    late = ask(last, seconds=100)
+    patient = ask(last, "evaluate", seconds=200)
+    settle(grid)
+    clock.now += 150
+    node.may_answer.set()
+    assert all(question.result(10).status.code == Code.OK for question in under_way)
+    assert reason(late).startswith("TimeoutError")
+    assert patient.result(10).status.code == Code.OK
+    assert [task for task, _ in node.asked][AT_ONCE + 1 :] == ["fit"] * AT_ONCE + ["evaluate"]
+    assert grid.pushed[-1].metadata.ttl == 50  # of its 200 seconds
+
+
+class StrangeNode(Node):
+    """A node that, once it is admitted, answers a fit strangely."""
+
+    def __init__(self, make_reply) -> None:
+        super().__init__(identity(4))
+        self.make_reply = make_reply
+
+    def reply(self, message):
+        return self.make_reply(message) if message.metadata.message_type == "train" else super().reply(message)
+
+
+def in_bytes(task: str) -> bytes:
+    return write_answer(task, TASKS[task][1]).SerializeToString()
+
+
+STRANGE = {
+    "nothing": (lambda message: Message(RecordDict({}), reply_to=message), "KeyError"),
+    "another task's answer": (
+        lambda message: Message(pack(in_bytes("evaluate")), reply_to=message),
+        "ValueError: it answered something else than fit",
+    ),
+    "noise": (lambda message: Message(pack(b"\xff\xff\xff\xff"), reply_to=message), "DecodeError"),
+    "no bytes": (lambda message: Message(pack(b""), reply_to=message), "ValueError"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_strange_reply_is_an_error_of_its_question_only(connect, clients, kind):
+    make_reply, expected = STRANGE[kind]
+    nodes = {77: StrangeNode(make_reply), 78: Node(identity(5))}
+    grid = connect(nodes)
+    assert clients.wait_for(2, 10)
+    for node in nodes.values():
+        node.may_answer.clear()
+    strange = ask(proxies(clients)[77])
+    sound = ask(proxies(clients)[78])
+    wait_until(lambda: len(grid.under_way) == 2)
+    for node in nodes.values():
+        node.may_answer.set()  # both come at the same time
+    assert reason(strange).startswith(expected)
+    assert sound.result(10).status.code == Code.OK
+    assert sorted(proxies(clients)) == [77, 78]
+
+
+def test_a_reply_to_something_else_harms_no_other(connect, clients):
+    def to_something_else(message):
+        reply = Message(pack(in_bytes("fit")), reply_to=message)
+        reply.metadata.__dict__["_reply_to_message_id"] = "message 0"
+        return reply
+
+    nodes = {77: StrangeNode(to_something_else), 78: Node(identity(5))}
+    grid = connect(nodes)
+    assert clients.wait_for(2, 10)
+    for node in nodes.values():
+        node.may_answer.clear()
+    lost = ask(proxies(clients)[77])
+    wait_until(lambda: grid.under_way)
+    sound = ask(proxies(clients)[78])
+    wait_until(lambda: len(grid.under_way) == 2)
+    for node in nodes.values():
+        node.may_answer.set()
+    assert sound.result(10).status.code == Code.OK
+    del grid.nodes[77]
+    assert reason(lost) == "ConnectionError: the node is gone"
+
+
+def test_an_error_in_flowers_words_is_one(connect, clients):
+    node = SilentNode(identity(4))
+    node.error = ""
+    connect({77: node})
+    assert clients.wait_for(1, 10)
+    node.error = "the process was killed"
+    assert reason(ask(proxies(clients)[77])) == "ConnectionError: the process was killed"
+
+
+def test_an_engine_that_is_away_for_a_while_is_survived_and_that_is_told_once(connect, clients, capsys):
+    grid = connect({77: Node(identity(4))})
+    assert clients.wait_for(1, 10)
+    settle(grid)
+    capsys.readouterr()
+    grid.trouble = OSError("nobody\x1b is there")
+    settle(grid)
+    waiting = ask(proxies(clients)[77])
+    settle(grid)
+    grid.trouble = None
+    assert waiting.result(10).status.code == Code.OK
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert told.startswith("the engine does not answer (OSError: nobody") and told.endswith("): trying again\n")
+    grid.trouble = OSError("nobody is there")
+    settle(grid)
+    assert capsys.readouterr().out.count("trying again") == 1  # it is news again
+
+
+def test_a_question_that_the_engine_stumbles_over_is_not_forgotten(connect, clients, capsys):
+    grid = connect({77: Node(identity(4))})
+    assert clients.wait_for(1, 10)
+    grid.push_trouble = RuntimeError("it is too large")
+    assert reason(ask(proxies(clients)[77])) == "RuntimeError: it is too large"
+    wait_until(lambda: "it is too large" in capsys.readouterr().out)
+    grid.push_trouble = None
+    assert is_well(proxies(clients)[77])
+
+
+def test_a_question_that_cannot_be_written_harms_no_other(connect, clients):
+    connect({77: Node(identity(4))})
+    assert clients.wait_for(1, 10)
+    odd = FitIns(encoded(MODEL), {"sizes": [1, 2]})  # of a strategy of one's own
+    assert reason(ask(proxies(clients)[77], "fit", odd)).startswith("ValueError: Accepted types")
+    assert is_well(proxies(clients)[77])
+
+
+def pauses(grid: FakeGrid, clock, number: int) -> list[float]:
+    """Move the clock on until there were that many more greetings; return how long after one the next one came."""
+    found: list[float] = []
+    settle(grid)
+    while len(found) < number:
+        before, seconds = greetings(grid), 0
+        while greetings(grid) == before:
+            clock.now += 10
+            seconds += 10
+            assert seconds < 2000
+            settle(grid)
+        found.append(seconds)
+    return found
+
+
+def test_a_node_that_is_refused_is_greeted_again_with_growing_pauses(connect, clients, clock, capsys):
+    twin = Node(identity(4, instance="another device"))
+    grid = connect({77: Node(identity(4))})
+    assert clients.wait_for(1, 10)
+    grid.nodes[78] = twin
+    settle(grid)
+    assert "client 4 on pi4 is refused: its --cid is taken by client 4 on pi4" in capsys.readouterr().out
+    found = pauses(grid, clock, 7)
+    assert found[:5] == [20, 40, 80, 160, 320] and found[5:] == [600, 600]
+    assert list(clients.all()) == ["77"]
+    told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("refused by the server")]
+    assert told == []  # once is enough; what is left out is what the node tells at its end
+    del grid.nodes[77]
+    wait_until(lambda: not clients.all())
+    clock.now += 600
+    assert clients.wait_for(1, 10)
+    assert list(clients.all()) == ["78"]
+
+
+def test_a_node_that_is_being_greeted_is_not_greeted_meanwhile(connect, clients, clock):
+    """On a small board, the first answer takes a minute."""
+    node = Node(identity(4))
+    node.may_answer.clear()
+    grid = connect({77: node})
+    wait_until(lambda: grid.under_way)
+    looks = grid.looks
+    clock.now += 200
+    wait_until(lambda: grid.looks > looks + 5)
+    assert len(grid.pushed) == 1
+    node.may_answer.set()
+    assert clients.wait_for(1, 10)
+
+
+class HelplessNode(Node):
+    """A node whose app works, but has no client to answer."""
+
+    def reply(self, message):
+        return Message(pack(refuse(unpack(message), "it has no 'partition-id' in its --node-config")), reply_to=message)
+
+
+@pytest.mark.parametrize("kind", ["no client", "no app"])
+def test_a_node_that_cannot_be_a_client_is_none_and_that_is_told_once(connect, clients, clock, capsys, kind):
+    wrong = {"no client": HelplessNode, "no app": SilentNode}[kind]
+    grid = connect({77: wrong(identity(4)), 78: wrong(identity(5)), 79: Node(identity(6))})
+    assert clients.wait_for(1, 10)
+    assert len(pauses(grid, clock, 2)) == 2
+    assert list(clients.all()) == ["79"]
+    told = [line for line in capsys.readouterr().out.splitlines() if "joined" not in line]
+    expected = {
+        "no client": "cannot take part: it has no 'partition-id' in its --node-config",
+        "no app": "cannot take part: the app cannot be loaded",
+    }
+    assert len(told) == 1 and told[0] in (f"node 77 {expected[kind]}", f"node 78 {expected[kind]}")
+
+
+def test_after_the_stop_nothing_is_carried(clock, clients):
+    grid = FakeGrid({77: Node(identity(4, understands=HALF_PRECISION))})
+    nodes = Nodes(grid, TOLD)
+    before = set(threading.enumerate())
+    nodes.start(clients)
+    assert clients.wait_for(1, 10)
+    carrying = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("greeting")]
+    nodes.stop()
+    for thread in carrying:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert carrying

@@ -1,0 +1,114 @@
+"""The rounds with an engine's nodes: results as server.py has them, and an error for the engine if not all came off."""
+
+from __future__ import annotations
+
+import threading
+
+from federation import checkpoint
+from federation.checkpoint import Checkpoint
+from federation.engine import nodes as module
+from federation.engine.nodes import Nodes
+from federation.engine.serverapp import run_rounds
+from federation.report import Report
+from federation.server.flags import RunSettings
+from federation.server.strategy import DeviceFedAvg
+from federation.tables import read_table
+
+import pytest
+from engines import FakeGrid, Node
+from fakes import MODEL, fit_result, identity
+
+CIDS = 1, 2
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Return a function that makes settings of a run whose results go to `tmp_path`."""
+
+    def settings(**changes) -> RunSettings:
+        usual = {
+            "num_rounds": 2,
+            "min_num_clients": 2,
+            "round_timeout": 10.0,
+            "wait_timeout": 10.0,
+            "results_dir": tmp_path,
+            "resumed": None,
+            "seed": 7,
+            "fit_seconds": None,
+            "half_precision": False,
+            "flags": {},
+        }
+        return RunSettings(**{**usual, **changes})
+
+    return settings
+
+
+@pytest.fixture
+def nodes(monkeypatch) -> Nodes:
+    """Two nodes, whose fits add their cid to each number of the model."""
+    for name, seconds in {"LOOK_EVERY": 0, "SHORTEST_PAUSE": 0.001, "LONGEST_PAUSE": 0.005}.items():
+        monkeypatch.setattr(module, name, seconds)
+    crowd = {
+        cid + 70: Node(identity(cid), fit=lambda ins, cid=cid: fit_result([a + cid for a in MODEL])) for cid in CIDS
+    }
+    return Nodes(FakeGrid(crowd), {"script": "client_x"})
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Drawing takes seconds."""
+    monkeypatch.setattr(Report, "draw", lambda report: None)
+
+
+def strategy(**arguments) -> DeviceFedAvg:
+    return DeviceFedAvg(min_fit_clients=1, min_evaluate_clients=1, min_available_clients=1, **arguments)
+
+
+def test_the_rounds_come_off(settings, nodes, tmp_path, capsys):
+    run_rounds(strategy(), settings(), nodes)
+    assert [row["clients"] for row in read_table(tmp_path / "rounds.csv")] == ["2", "2"]
+    kept = checkpoint.load(tmp_path)
+    assert kept.committed == 2 and kept.model[1].tolist() == [8.5, 9.5]  # MODEL, and the mean of 1 and 2
+    assert (tmp_path / "history.png").exists()
+    told = capsys.readouterr().out
+    assert told.endswith(f"2 of 2 rounds done, results in {tmp_path}\n") and "client 1 on pi1 has joined" in told
+    assert nodes.is_over.is_set()
+
+
+def test_who_joins_need_not_be_told(settings, nodes, undrawn, capsys):
+    run_rounds(strategy(), settings(num_rounds=1), nodes, quiet=True)
+    told = capsys.readouterr().out
+    assert "has joined" not in told and "round 1: 2 results and 0 failures" in told
+
+
+def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(settings, nodes, undrawn, tmp_path, capsys):
+    with pytest.raises(RuntimeError, match="^0 of 2 rounds done, results in "):
+        run_rounds(strategy(), settings(min_num_clients=3, wait_timeout=0.05), nodes)
+    assert capsys.readouterr().err.startswith("flower_app.py: there were no 3 clients for 0.05 s (--wait_timeout)")
+    assert nodes.is_over.is_set()
+
+
+def test_an_error_in_the_strategy_is_one_for_the_engine(settings, nodes, undrawn):
+    with pytest.raises(ZeroDivisionError):
+        run_rounds(strategy(on_fit_config_fn=lambda server_round: 1 / 0), settings(), nodes)
+    assert nodes.is_over.is_set()
+
+
+def test_results_that_cannot_be_written(settings, nodes, undrawn, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RuntimeError, match="^cannot write results: "):
+        run_rounds(strategy(), settings(results_dir=tmp_path / "file"), nodes)
+
+
+def test_a_resumed_run_takes_only_who_fits_its_model(settings, nodes, undrawn, capsys):
+    resumed = Checkpoint(MODEL, 1, 1, 2, 0, identity(1, dataset="cifar10"))
+    with pytest.raises(RuntimeError, match="^1 of 2 rounds done"):
+        run_rounds(strategy(), settings(resumed=resumed, min_num_clients=1, wait_timeout=0.5), nodes)
+    assert "client 2 on pi2 is refused: it has mnist, this federation cifar10" in capsys.readouterr().out
+
+
+def test_rounds_need_not_be_in_the_main_thread(settings, nodes, undrawn, tmp_path):
+    thread = threading.Thread(target=run_rounds, args=(strategy(), settings(num_rounds=1), nodes), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive() and checkpoint.load(tmp_path).committed == 1
