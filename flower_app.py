@@ -16,7 +16,7 @@ import shlex
 from typing import Any
 
 from federation.engine.clientapp import answer_message
-from federation.engine.nodes import SIMULATED_AT_ONCE, Nodes
+from federation.engine.nodes import Nodes, SharedNodes
 from federation.engine.serverapp import run_rounds
 from federation.flags import ArgumentParser, add_alpha, dataset_name, fraction, whole_number
 from federation.partitions import prepare_all
@@ -73,17 +73,15 @@ def main() -> None:
     )
     add_all_flags(parser)
     args, settings = parse_run(parser)
-    num_clients, dataset = args.min_num_clients, dataset_name(args.mnist)
     from federation.engine.simulation import simulate  # here, because only this needs Ray
 
-    prepare_all(dataset, num_clients, args.data_dir, args.alpha)
-    told = {**what_to_train(args), "data_dir": str(args.data_dir.resolve()), "threads": 1}
-    simulate(
-        lambda grid: run_rounds(build_strategy(args), settings, Nodes(grid, told, SIMULATED_AT_ONCE), quiet=True),
-        client_app,
-        num_clients,
-        args.gpu_share,
-    )
+    prepare_all(dataset_name(args.mnist), args.min_num_clients, args.data_dir, args.alpha)
+    told = {**what_to_train(args), "data-dir": str(args.data_dir.resolve()), "threads": 1}
+
+    def run_simulated(grid: Grid) -> None:
+        run_rounds(build_strategy(args), settings, SharedNodes(grid, told, args.min_num_clients), quiet=True)
+
+    simulate(run_simulated, client_app, args.gpu_share)
 
 
 def add_all_flags(parser: ArgumentParser) -> None:

@@ -8,7 +8,7 @@
 #     ./run_tests.sh --all
 #     ./run_tests.sh -k demo
 #
-# Needs Python 3.10 to 3.13 and the internet to install packages, into .venv and beside it. Where there is a Python 3.8
+# Needs Python 3.11 to 3.13 and the internet to install packages, into .venv and beside it. Where there is a Python 3.8
 # too, the package sets of the Jetson images are tried with it. With --all, as root on Debian with buildah, debootstrap
 # and qemu-user-static, the images are built and a Raspberry Pi is emulated; with debootstrap, dpkg-dev, rsync and
 # systemd-container, virtual boards boot.
@@ -21,7 +21,7 @@ case "${1:-}" in
     --quick | --all) run=${1#--}; shift ;;
 esac
 
-./setup_venv.sh requirements_pytorch.txt requirements_tf.txt requirements_fleet.txt tests/requirements.txt
+./setup_venv.sh requirements_pytorch.txt requirements_tf.txt requirements_fleet.txt requirements_engine.txt tests/requirements.txt
 bin=$PWD/.venv/bin
 
 # Makes the virtual environment $1 from the requirement file $2, with the Python $3.

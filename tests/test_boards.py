@@ -1,4 +1,4 @@
-"""Virtual boards, set up as the README says, word for word, lose power, restart, lose the network."""
+"""Virtual boards, set up as the documents say, word for word, lose power, restart, lose the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import virtual_boards
 from conftest import copy_sample
 from processes import PROMPTLY, Process, Processes
-from test_readme import blocks, copy_project, headers
+from test_readme import PAGES, blocks, copy_project, headers
 from virtual_boards import CONTROL_GROUPS, Board, VirtualBoards, run
 
 pytestmark = [
@@ -27,9 +27,9 @@ NUM_BOARDS = 3
 INSTALL_SECONDS = 1200
 
 
-def readme(title: str, board: Board) -> list[str]:
-    """Return the blocks for a Raspberry Pi under a heading of the README, for `board`, MNIST and TensorFlow."""
-    texts = [block.text for block in blocks("README.md") if block.title == title and "Raspberry Pi" in block.comment]
+def documented(title: str, board: Board) -> list[str]:
+    """Return the blocks for a Raspberry Pi under a heading of the documents, for `board`, MNIST and TensorFlow."""
+    texts = [block.text for block in blocks(*PAGES) if block.title == title and "Raspberry Pi" in block.comment]
     assert texts, title
     changes = {
         "pi-1.local": board.name,
@@ -86,9 +86,9 @@ def laptop(boards, tmp_path_factory) -> Iterator[Laptop]:
 
 @pytest.fixture(scope="module")
 def first_run(boards, laptop) -> Process:
-    """The server of a run in which the first board has taken part, set up as the README says."""
+    """The server of a run in which the first board has taken part, set up as the documents say."""
     board = boards[0]
-    (login,) = readme("The first login", board)
+    (login,) = documented("The first login", board)
     ssh, install = login.splitlines()
     boot = board.boot_id()
     shell = subprocess.run(
@@ -97,14 +97,14 @@ def first_run(boards, laptop) -> Process:
     board.wait_until_up(after=boot)
     assert "Setting up python3-venv" in shell.stdout, shell.stdout + shell.stderr
 
-    (swap,) = readme("Swap for small boards", board)
+    (swap,) = documented("Swap for small boards", board)
     assert " && sudo swapon /swapfile" in swap
     board.ssh(f"set -e; {swap.replace(' && sudo swapon /swapfile', '')}")  # which no container may do
 
-    copy, packages, client = readme("The client", board)
+    copy, packages, client = documented("The client", board)
     laptop.paste(copy)
     laptop.paste("python -m federation.partitions --mnist --cid 0 1 2")
-    (data,) = readme("Devices without internet", board)
+    (data,) = documented("Devices without internet", board)
     laptop.paste(data)
     server = laptop.serve("--rounds", 2, "--min_num_clients", 1)
     output = board.ssh(f"set -e\n{packages}{client}", timeout=INSTALL_SECONDS)

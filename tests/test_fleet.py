@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
@@ -62,8 +63,11 @@ def test_mistakes_in_the_inventory(tmp_path):
         "g": {"cid": 4, "token": "nowhere"},
         "h": {"cid": 5, "certificate": str(tmp_path / "ca.key")},
         "i": {"cid": 6},
+        "j": {"cid": 7, "superlink_address": "laptop"},
+        "k": {"cid": 8, "superlink_address": "laptop:8000", "client_flags": "--threads 2"},
     }
-    write_inventory(tmp_path / "boards.yml", hosts, jetson={"i": {}})
+    jetson = {"i": {}, "l": {"cid": 9, "superlink_address": "laptop:8000"}}
+    write_inventory(tmp_path / "boards.yml", hosts, jetson)
     assert {*refused(tmp_path / "boards.yml")} == {
         "a needs a cid: 0, 1, 2...",
         "b needs a cid: 0, 1, 2...",
@@ -73,6 +77,9 @@ def test_mistakes_in_the_inventory(tmp_path):
         "nowhere is no file in this folder",
         f"{tmp_path}/ca.key is a secret of this laptop: the boards get ca.crt",
         "i has to be in one of the groups raspberry_pi and jetson",
+        "superlink_address is HOST:PORT, such as 192.168.1.10:8000, not laptop",
+        "SuperNodes take no client_flags and no token",
+        "l is a Jetson: a SuperNode there is started by hand (README.md, Flower's engines)",
     }
 
 
@@ -223,6 +230,43 @@ class TestFleet:
         boards[3].reboot()
         server.wait_for(f"round 2: {ALL}")  # in the first, it may come too late
 
+    def test_super_nodes(self, boards, laptop, first_run):
+        """On two boards, as fleet/start.yml says in the end; then they are clients again."""
+        inventory = laptop.processes.folder / "supernodes.yml"
+        hosts = {"board-1": {"cid": 0}, "board-2.local": {"cid": 1}}
+        address = f"{virtual_boards.LAPTOP}:9000"
+        write_inventory(inventory, hosts, framework="tf", certificate="certificates/ca.crt", superlink_address=address)
+
+        def play_here(playbook: str) -> Process:
+            return play(laptop, "--inventory", str(inventory), f"fleet/{playbook}.yml")
+
+        play_here("setup")
+        said = re.search(r"msg: \|-\n(.*?)\n\nTASK", play_here("start").output, re.S)
+        _, superlink, _, config, run = textwrap.dedent(said[1]).split("\n\n")
+        home = laptop.processes.folder / "flower"
+        home.mkdir()
+        (home / "config.toml").write_text(config)
+        super_link, server = (
+            laptop.start("env", f"FLWR_HOME={home}", "bash", "-c", re.sub("^fl", "exec fl", commands, flags=re.M))
+            for commands in (superlink, run.replace("--rounds 3", "--rounds 2"))
+        )
+        assert_rounds(server, *2 * ["2 results and 0 failures"])
+        assert len(re.findall("round 2: fit on 81 examples", play_here("logs").output)) == 2
+
+        pid = main_pid(boards[0], 0)
+        assert {*changes(play_here("start")).values()} == {0}
+        assert main_pid(boards[0], 0) == pid
+        play_here("stop")
+        for cid, board in enumerate(boards.boards[:2]):
+            assert board.ssh(f"systemctl is-active flower-client@{cid} || true") == "inactive\n"
+            assert board.ssh("ls -d /run/flower-client-* || true").startswith("ls: cannot access")
+        super_link.popen.terminate()
+        super_link.exit_code()
+
+        assert changes(play(laptop, "fleet/start.yml"))["board-1"] > 0
+        keys = "--certificates", "certificates", "--token_file", "token"
+        assert_rounds(laptop.serve("--rounds", 1, "--min_num_clients", 4, *keys), ALL)
+
     def test_boards_that_fail_hold_nobody_up(self, boards, laptop, first_run):
         boards[2].ssh("rm -r embedded-devices/.venv/installed")
         boards[2].fill_disk()
@@ -248,7 +292,7 @@ class TestFleet:
         assert process.exit_code() != 0
         boards[0].connect()
         assert re.findall(r"Action failed: (board-.*)", process.output) == ["board-1: the connection was lost"]
-        assert changes(play(laptop, "fleet/setup.yml", "--limit", "board-1"))["board-1"] > 0  # what it lacks
+        changes(play(laptop, "fleet/setup.yml", "--limit", "board-1"))  # what the board has not done by itself since
 
     def test_stop(self, boards, laptop, first_run):
         laptop.paste("ansible-playbook fleet/stop.yml")

@@ -1,4 +1,4 @@
-"""The documents are true: what they name exists, and the README's commands work, word for word."""
+"""The documents are true: what they name exists, and the commands of the README and of docs/ work, word for word."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import pytest
 from conftest import copy_sample
 from processes import ROOT
 
-DOCUMENTS = [
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "base_images/README.md", "benchmarks/README.md",
-]  # fmt: skip
+PAGES = ["README.md", "docs/devices.md", "docs/running.md", "docs/changing.md", "docs/troubleshooting.md"]  # run here
+DOCUMENTS = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "base_images/README.md", "benchmarks/README.md"]
 MADE_LATER = re.compile(  # files that are made by running the commands
     r"(\./)?(\.venv|data|data_fashion|own_data|photos|fleet/boards\.yml|results|certificates|digits\.keras|ca\.(crt|key)|server\.(pem|key))\b.*"
     r"|(rounds|clients|classes)\.csv|model\.npz|run\.json|(history|comparison)\.png|base_image\.txt"
@@ -26,6 +25,7 @@ MADE_LATER = re.compile(  # files that are made by running the commands
 OTHER_PROGRAMS = {"--no-cache-dir", "--runtime", "--hostname", "--ask-become-pass", "--limit"}
 TERMINALS = "each line in a terminal of its own"
 WITH_ALL = "with ./run_tests.sh --all"
+NOT_YET = "needs requirements_engine.txt"  # run by nothing yet
 ADDRESS = "192.168.1.10"
 
 
@@ -41,7 +41,11 @@ class Block(NamedTuple):
         return self.text.replace("\\\n", "").splitlines()
 
 
-def blocks(document: str) -> list[Block]:
+def blocks(*documents: str) -> list[Block]:
+    return [block for document in documents for block in blocks_of(document)]
+
+
+def blocks_of(document: str) -> list[Block]:
     found, comment, title = [], "", ""
     text = (ROOT / document).read_text()
     for match in re.finditer(r"^```(\w*)\n((?:.*\n)*?)```|^<!-- (.*) -->$|^\*\*(.+?)\.\*\*|^#+ (.*)$", text, re.M):
@@ -155,8 +159,8 @@ def test_flags_that_are_named(document, flags):
                     assert word.partition("=")[0] in flags[script], line
 
 
-def test_the_readme_explains_every_flag(flags):
-    rows = re.findall(r"^\| (`--.*?) \|", prose("README.md"), re.M)
+def test_every_flag_is_explained(flags):
+    rows = re.findall(r"^\| (`--.*?) \|", prose("docs/running.md"), re.M)
     explained = set(re.findall(r"--\w+", " ".join(rows)))
     assert flags["server.py"] | flags["client_pytorch.py"] | flags["client_tf.py"] <= explained | {"--help"}
 
@@ -190,12 +194,11 @@ def test_commands_can_be_pasted():
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_block_is_run_or_needs_hardware(document):
     for block in blocks(document):
-        if block.language in ("bash", "python") and document == "README.md":
-            assert re.fullmatch(rf"|needs a (Raspberry Pi|Jetson)|run by .*|{TERMINALS}|{WITH_ALL}", block.comment), (
-                block
-            )
+        if block.language in ("bash", "python") and document in PAGES:
+            known = rf"|needs a (Raspberry Pi|Jetson)|run by .*|{TERMINALS}|{WITH_ALL}|{NOT_YET}"
+            assert re.fullmatch(known, block.comment), block
         elif block.language in ("bash", "python"):
-            assert re.fullmatch("needs a Jetson|run by .*", block.comment), block  # only the README's are run here
+            assert re.fullmatch("needs a Jetson|run by .*", block.comment), block
         else:
             assert block.language in ("", "diff") and not block.comment, block
         if block.comment.startswith("run by "):
@@ -231,10 +234,10 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def network(start) -> str:
-    """The process number of a network namespace in which this machine has the README's address."""
+    """The process number of a network namespace in which this machine has the documents' address."""
     link = f"ip link set lo up && ip link add net0 type veth peer name net1 && ip address add {ADDRESS}/24 dev net0"
     up = "ip link set net0 up && ip link set net1 up && ip route add default via 192.168.1.1 && echo ready"
-    holder = start("--net", "sh", "-c", f"{link} && {up} && exec sleep 900", python="unshare")
+    holder = start("--net", "sh", "-c", f"{link} && {up} && exec sleep 3600", python="unshare")
     holder.wait_for("ready")
     return str(holder.popen.pid)
 
@@ -259,8 +262,10 @@ def test_the_commands_work_word_for_word(start, copy, environment, network):
     def run(*command: str):
         return start("--target", network, "--net", *command, python="nsenter", cwd=copy, env=environment)
 
+    (own_pictures,) = [block for block in blocks("docs/running.md") if "from PIL" in block.text]
+    assert run("python", "-c", own_pictures.text).exit_code() == 0  # who reads the README has some
     running, num_federations = [], 0
-    for block in blocks("README.md"):
+    for block in blocks(*PAGES):
         if block.comment == TERMINALS:
             lines = block.commands()
             if any("server.py" in line for line in lines):
@@ -273,7 +278,7 @@ def test_the_commands_work_word_for_word(start, copy, environment, network):
             process = run(*command, block.text)
             assert process.exit_code() == 0, f"{block.text}\n{process.output}"
     finish(running)
-    assert num_federations >= 7
+    assert num_federations == 10
     logs = "".join(log.read_text() for log in copy.parent.glob("*.log"))
     assert f"clients connect with --server_address={ADDRESS}:8080" in logs
     own = "load_partition(Partition('mnist', 7, 50, Path('own_data')))"
@@ -303,7 +308,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("title", CHANGES)
 def test_what_to_change_next(start, copy, address, environment, title):
-    diffs = {block.title: block.text for block in blocks("README.md") if block.language == "diff"}
+    diffs = {block.title: block.text for block in blocks(*PAGES) if block.language == "diff"}
     assert diffs.keys() == CHANGES.keys()
     apply(diffs[title], copy)
     copy_sample(copy / "data_fashion")

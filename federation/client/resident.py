@@ -19,6 +19,7 @@ from typing import NoReturn
 from federation.client.wrapper import ClientWrapper
 from federation.messages import refuse, respond
 
+CODE = str(Path(__file__).parents[2])  # Flower unpacks each version of a project into a folder of its own
 SUPERNODE = "FLOWER_SUPERNODE"  # environment variable: the process that this client was started for, and ends with
 LOOK_EVERY = 1  # seconds between two looks whether that still runs
 
@@ -26,8 +27,8 @@ LOOK_EVERY = 1  # seconds between two looks whether that still runs
 def answer_node(path: Path, wrapper: ClientWrapper) -> NoReturn:
     """Answer whoever connects to the socket `path`, until this process is stopped.
 
-    A connection brings two messages: what the run expects of this client, as JSON, such as {"dataset": "mnist"}, and a
-    question; it takes away the answer.
+    A connection brings two messages: what the run expects of this client, as JSON, such as {"dataset": "mnist"}, and
+    which "code" it is for; then a question. It takes away the answer.
     """
     supernode = os.environ.get(SUPERNODE)
     if supernode is not None:
@@ -39,11 +40,12 @@ def answer_node(path: Path, wrapper: ClientWrapper) -> NoReturn:
             with contextlib.suppress(EOFError, OSError), listener.accept() as connection:
                 expected = json.loads(connection.recv_bytes())
                 question = connection.recv_bytes()
+                is_older = expected.pop("code", CODE) != CODE
                 found = {name: getattr(wrapper.identity, name) for name in expected}
+                if supernode is not None and (is_older or found != expected):
+                    os._exit(0)  # it is started anew, as the run expects it
                 if found == expected:
                     connection.send_bytes(respond(question, wrapper.answer))
-                elif supernode is not None:
-                    os._exit(0)  # it is started anew, as the run expects it
                 else:
                     reason = f"the client that is loaded has {_listed(found)}, the run wants {_listed(expected)}"
                     print(f"refused: {reason}")

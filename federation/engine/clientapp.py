@@ -27,10 +27,11 @@ loaded: dict[str, Any] = {}  # the client of this process, which in a simulation
 def answer_message(message: Message, context: Context) -> Message:
     """Return the reply to a message of `Nodes`; with the reason, if there is no answer.
 
-    The node's configuration says which partition it has: `partition-id`, `num-partitions`, and optionally `data-dir`;
-    with `socket`, a client that stays loaded answers, see federation/client/resident.py.
+    The node's configuration says which partition it has, unless the message does: `partition-id`, `num-partitions`, and
+    optionally `data-dir`; with `socket`, a client that stays loaded answers, see federation/client/resident.py.
     """
-    question, told, node = unpack(message), dict(message.content["told"]), context.node_config
+    question, told = unpack(message), dict(message.content["told"])
+    node = {**context.node_config, **told}
     try:
         if "socket" in node:
             answer = _forward(question, told, node)
@@ -63,7 +64,7 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
     from federation.partitions import Partition, load_partition
     from federation.transfer import HALF_PRECISION
 
-    data_dir = Path(node.get("data-dir") or told.get("data_dir", "data"))
+    data_dir = Path(node.get("data-dir", "data"))
     alpha = told.get("alpha")
     partition = Partition(told["dataset"], int(node["partition-id"]), int(node["num-partitions"]), data_dir, alpha)
     if not loaded:
@@ -80,7 +81,7 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
 def _forward(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any]) -> bytes:
     """Return the answer of the client that stays loaded; it is started if it is not there, or not as the run wants."""
     alpha = told.get("alpha")
-    expected = {"dataset": told["dataset"], "alpha": "" if alpha is None else f"{alpha}"}
+    expected = {"code": str(ROOT), "dataset": told["dataset"], "alpha": "" if alpha is None else f"{alpha}"}
     for name, key in {"cid": "partition-id", "num_clients": "num-partitions"}.items():
         if key in node:
             expected[name] = int(node[key])
@@ -113,17 +114,27 @@ def _connect(told: Mapping[str, Any], node: Mapping[str, Any]) -> Connection:
 def _start(told: Mapping[str, Any], node: Mapping[str, Any], log: Path) -> subprocess.Popen:
     """Start the client that stays loaded, until the SuperNode ends."""
     # Paths are meant from where the SuperNode was started, the script runs where Flower has unpacked the project.
-    socket, data_dir = Path(node["socket"]).resolve(), Path(node.get("data-dir", "data")).resolve()
-    command = [sys.executable, f"{told['script']}.py", "--serve", f"{socket}", "--cid", str(node["partition-id"])]
-    command += ["--num_clients", str(node["num-partitions"]), "--data_dir", f"{data_dir}"]
-    command += ["--mnist"] if told["dataset"] == "mnist" else []
-    command += ["--alpha", str(told["alpha"])] if "alpha" in told else []
+    flags = {
+        "--serve": Path(node["socket"]).absolute(),
+        "--cid": node["partition-id"],
+        "--num_clients": node["num-partitions"],
+        "--data_dir": Path(node.get("data-dir", "data")).absolute(),
+    }
+    if "alpha" in told:
+        flags["--alpha"] = told["alpha"]
+    words = [str(word) for flag in flags.items() for word in flag]
+    words += ["--mnist"] if told["dataset"] == "mnist" else []
     environment = {**os.environ, "FLOWER_SUPERNODE": str(_supernode())}
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, f"{told['script']}.py", *words],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # else Ctrl-C to the SuperNode would end it in the middle of a message
+        )
 
 
 def _supernode() -> int:

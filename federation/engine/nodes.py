@@ -5,11 +5,9 @@ Questions and answers are those that clients exchange with server.py; here, Flow
 
 from __future__ import annotations
 
-import os
-import queue
-import sys
 import threading
 import time
+from collections import Counter, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Mapping
@@ -25,31 +23,32 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
 MESSAGE_TYPES = {"get_properties": "query", "get_parameters": "query", "fit": "train", "evaluate": "evaluate"}
-SIMULATED_AT_ONCE = 16 * (os.cpu_count() or 1)  # messages: with fewer, cores wait; with more, Flower searches longer
 GREETING_TIMEOUT = 300  # seconds; for each message, a SuperNode starts a process, which takes small boards a minute
 LOOK_EVERY = 2  # seconds between two looks at who is there
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks for answers
+AT_ONCE = 2  # messages to a shared node: it has the next one while an answer is on its way
 GREET_AGAIN, MOST_PATIENCE = 20, 600  # seconds until a node that was not admitted is greeted again; ever longer
 
 
 @dataclass
 class Question:
-    """A question to a node, and where its answer will be."""
+    """A question to a client, and where its answer will be."""
 
-    node_id: int
+    client_id: int
     task: str
     instruction: Any
     give_up_at: float  # by time.monotonic()
     group_id: str
     answer: Future[Any] = field(default_factory=Future)
+    node_id: int = 0  # where it was sent
 
 
 class NodeProxy(ClientProxy):
     """A node as Flower's strategies and server see a client: each method asks, and waits for the answer."""
 
-    def __init__(self, node_id: int, outbox: queue.SimpleQueue[Question]) -> None:
-        super().__init__(f"{node_id}")
-        self.node_id = node_id
+    def __init__(self, client_id: int, outbox: deque[Question]) -> None:
+        super().__init__(f"{client_id}")
+        self.client_id = client_id
         self.outbox = outbox
         self.greet_at, self.patience = 0.0, GREET_AGAIN / 2
 
@@ -74,23 +73,21 @@ class NodeProxy(ClientProxy):
 
     def _ask(self, task: str, instruction: Any, timeout: float | None, group_id: int | None) -> Any:
         give_up_at = time.monotonic() + (DEFAULT_TTL if timeout is None else timeout)
-        question = Question(self.node_id, task, instruction, give_up_at, f"{group_id or 0}")
-        self.outbox.put(question)
+        question = Question(self.client_id, task, instruction, give_up_at, f"{group_id or 0}")
+        self.outbox.append(question)
         return question.answer.result()
 
 
 class Nodes:
-    """Carries the questions to the nodes and brings the answers, in a thread of its own.
+    """The nodes of an engine, each of which is a client: carries the questions to them and brings the answers.
 
-    `told` goes with each question. At most `at_once` messages are under way: Flower's simulation searches all of them
-    for each node, again and again.
+    `told` goes with each question. All this happens in a thread of its own.
     """
 
-    def __init__(self, grid: Grid, told: Mapping[str, Any], at_once: int = sys.maxsize) -> None:
+    def __init__(self, grid: Grid, told: Mapping[str, Any]) -> None:
         self.grid = grid
-        self.told = ConfigRecord({**told})
-        self.at_once = at_once
-        self.outbox: queue.SimpleQueue[Question] = queue.SimpleQueue()
+        self.told = told
+        self.outbox: deque[Question] = deque()
         self.under_way: dict[str, Question] = {}  # by message
         self.proxies: dict[int, NodeProxy] = {}
         self.look_at = 0.0
@@ -124,29 +121,38 @@ class Nodes:
         if now < self.look_at:
             return
         self.look_at = now + LOOK_EVERY
-        online = set(self.grid.get_node_ids())
-        for node_id in self.proxies.keys() - online:
-            clients.unregister(self.proxies.pop(node_id))
-            for message_id in [name for name, question in self.under_way.items() if question.node_id == node_id]:
+        online = self._online()
+        for client_id in self.proxies.keys() - online:
+            clients.unregister(self.proxies.pop(client_id))
+            for message_id in [name for name, question in self.under_way.items() if question.client_id == client_id]:
                 self.under_way.pop(message_id).answer.set_exception(ConnectionError("the node is gone"))
-        for node_id in sorted(online):
-            proxy = self.proxies.setdefault(node_id, NodeProxy(node_id, self.outbox))
+        for client_id in sorted(online):
+            proxy = self.proxies.setdefault(client_id, NodeProxy(client_id, self.outbox))
             if not proxy.properties and now >= proxy.greet_at:
                 proxy.greet_at, proxy.patience = now + GREETING_TIMEOUT, min(2 * proxy.patience, MOST_PATIENCE)
                 clients.register(proxy)
 
+    def _online(self) -> set[int]:
+        """Return the clients that are there."""
+        return {*self.grid.get_node_ids()}
+
+    def _address(self, client_id: int) -> tuple[int, Mapping[str, Any]] | None:
+        """Return to which node a question to a client goes, and what is told with it; None: not yet."""
+        return client_id, self.told
+
     def _push(self) -> int:
         """Send what waits; return how many questions that were."""
         number = 0
-        while len(self.under_way) < self.at_once and not self.outbox.empty():
-            question = self.outbox.get()
+        while self.outbox and (address := self._address(self.outbox[0].client_id)):
+            question = self.outbox.popleft()
             number += 1
             seconds = question.give_up_at - time.monotonic()
             if seconds <= 0:  # others were under way for too long
                 question.answer.set_exception(TimeoutError("there was no time left to ask"))
                 continue
+            question.node_id, told = address
             try:
-                message = self._message(question, seconds)
+                message = _message(question, told, seconds)
                 ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
             except Exception as error:  # whoever waits for the answer has to know
                 question.answer.set_exception(error)
@@ -156,12 +162,6 @@ class Nodes:
             else:
                 question.answer.set_exception(ConnectionError("the engine does not take messages to this node"))
         return number
-
-    def _message(self, question: Question, seconds: float) -> Message:
-        records = pack(write_question(question.task, question.instruction).SerializeToString())
-        records["told"] = self.told
-        task = MESSAGE_TYPES[question.task]
-        return Message(records, question.node_id, task, ttl=seconds, group_id=question.group_id)
 
     def _pull(self) -> int:
         """Take what has arrived; return how many answers that were."""
@@ -176,13 +176,44 @@ class Nodes:
             except Exception as error:  # whatever stumbles over what a strange node has sent
                 question.answer.set_exception(error)
                 if question.task == "get_properties":
-                    self._tell_misfit(question.node_id, printable(f"{error}"))
+                    self._tell_misfit(question.client_id, printable(f"{error}"))
         return number
 
     def _tell_misfit(self, node_id: int, reason: str) -> None:
         if reason != self.last_misfit:  # it is greeted again and again, and others may have the same trouble
             self.last_misfit = reason
             print(f"node {node_id} cannot take part: {reason}")
+
+
+class SharedNodes(Nodes):
+    """The nodes of a simulation, shared by the clients 0 to `num_clients` - 1: each question says for which it is.
+
+    Ten times a second, Flower's simulation compares each node with each message under way. So a few nodes, with few
+    messages, serve a thousand clients faster than a thousand nodes would.
+    """
+
+    def __init__(self, grid: Grid, told: Mapping[str, Any], num_clients: int) -> None:
+        super().__init__(grid, told)
+        self.num_clients = num_clients
+        self.nodes: list[int] = []
+
+    def _online(self) -> set[int]:
+        self.nodes = [*self.grid.get_node_ids()]
+        return {*range(self.num_clients)} if self.nodes else set()
+
+    def _address(self, client_id: int) -> tuple[int, Mapping[str, Any]] | None:
+        busy = Counter(question.node_id for question in self.under_way.values())
+        node_id = min(self.nodes, key=busy.__getitem__)
+        if busy[node_id] >= AT_ONCE:
+            return None
+        return node_id, {**self.told, "partition-id": client_id, "num-partitions": self.num_clients}
+
+
+def _message(question: Question, told: Mapping[str, Any], seconds: float) -> Message:
+    records = pack(write_question(question.task, question.instruction).SerializeToString())
+    records["told"] = ConfigRecord({**told})
+    task = MESSAGE_TYPES[question.task]
+    return Message(records, question.node_id, task, ttl=seconds, group_id=question.group_id)
 
 
 def _answer(reply: Message, question: Question) -> Any:

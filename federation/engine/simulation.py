@@ -12,9 +12,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
+NUM_NODES = 8 * (os.cpu_count() or 1)
 
-def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, num_clients: int, gpu_share: float) -> NoReturn:
-    """Call `rounds` with the grid of `num_clients` simulated clients, each of which takes one core, and `gpu_share`.
+
+def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, gpu_share: float) -> NoReturn:
+    """Call `rounds` with the grid of a simulation, in which a client that is at work takes one core, and `gpu_share`.
 
     Ends the process: with exit code 0 if `rounds` came off, 1 if it raised an error, 130 at Ctrl-C, 143 at SIGTERM.
     """
@@ -34,7 +36,7 @@ def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, num_clients:
         "init_args": {"log_to_driver": False, "include_dashboard": False},
     }
     try:
-        run_simulation(server_app, client_app, num_clients, backend_config=backend)
+        run_simulation(server_app, client_app, NUM_NODES, backend_config=backend)
         exit_code = 0 if came_off else 1
     except _Stopped as stopped:  # Ray's processes have ended by now; what counts is on disk after each round
         exit_code = 128 + stopped.number

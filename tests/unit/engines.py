@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 from typing import Any, Callable, Iterable
 
 from federation import handshake
@@ -23,8 +24,9 @@ class Node:
     """A node whose client has an identity; `tasks` are what it answers, by the name of the task."""
 
     def __init__(self, identity: Identity, **tasks: Callable[[Any], Any]) -> None:
+        self.identity = identity
         self.tasks = {
-            "get_properties": lambda ins: GetPropertiesRes(OK, handshake.answer(ins.config, identity, None)),
+            "get_properties": lambda ins: GetPropertiesRes(OK, handshake.answer(ins.config, self.identity, None)),
             "get_parameters": lambda ins: GetParametersRes(OK, encoded(MODEL)),
             "fit": lambda ins: fit_result(MODEL),
             "evaluate": lambda ins: evaluation(0.5),
@@ -41,6 +43,15 @@ class Node:
     def _answer(self, task: str, instruction: Any) -> Any:
         self.asked.append((task, instruction))
         return self.tasks[task](instruction)
+
+
+class SharedNode(Node):
+    """A node that answers for whichever client a question is for."""
+
+    def reply(self, message: Message) -> Message:
+        told = message.content["told"]
+        self.identity = replace(self.identity, cid=told["partition-id"], num_clients=told["num-partitions"])
+        return super().reply(message)
 
 
 class SilentNode(Node):

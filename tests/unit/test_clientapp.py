@@ -30,6 +30,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.client import NumPyClient
 from flwr.common import EvaluateIns, FitIns, GetPropertiesIns, parameters_to_ndarrays
 from flwr.proto.transport_pb2 import ServerMessage
+from processes import ROOT
 
 NODE_ID = 4711
 NUM_CLIENTS = 3
@@ -79,11 +80,9 @@ def ask(data_dir):
     """Return a function that asks the node with this configuration; dashes in its names are underscores here."""
 
     def ask(task: str, instruction: Any, told: dict[str, Any] | None = None, **node: Any) -> Any:
-        config = {name.replace("_", "-"): value for name, value in node.items()}
+        config = {"data-dir": str(data_dir), **{name.replace("_", "-"): value for name, value in node.items()}}
         records = pack(write_question(task, instruction).SerializeToString())
-        records["told"] = ConfigRecord(
-            {"script": "client_x", "dataset": "mnist", "data_dir": str(data_dir), **(told or {})}
-        )
+        records["told"] = ConfigRecord({"script": "client_x", "dataset": "mnist", **(told or {})})
         message = Message(records, NODE_ID, "query")
         message.metadata.__dict__["_message_id"] = "a message"
         reply = answer_message(message, Context(1, NODE_ID, config, RecordDict({}), {}))
@@ -243,8 +242,8 @@ def test_a_client_that_is_loaded_answers(ask, made, resident):
     assert ask("fit", FIT, {"alpha": 0.3}, socket=path) == TASKS["fit"][1]
     assert ask("evaluate", EVALUATE, socket=path, partition_id=1, num_partitions=3) == TASKS["evaluate"][1]
     assert asked == [
-        ({"dataset": "mnist", "alpha": "0.3"}, ("fit", FIT)),
-        ({"dataset": "mnist", "alpha": "", "cid": 1, "num_clients": 3}, ("evaluate", EVALUATE)),
+        ({"code": str(ROOT), "dataset": "mnist", "alpha": "0.3"}, ("fit", FIT)),
+        ({"code": str(ROOT), "dataset": "mnist", "alpha": "", "cid": 1, "num_clients": 3}, ("evaluate", EVALUATE)),
     ]
     assert made == []
 
@@ -298,7 +297,7 @@ def test_a_client_is_started_if_none_is_loaded(ask, project, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)  # not where the script is
     node = {"socket": "client.sock", "data_dir": "images", "partition_id": 1, "num_partitions": 3}
     assert ask("fit", FIT, {"alpha": 0.3}, **node) == TASKS["fit"][1]
-    words = f"--serve {tmp_path}/client.sock --cid 1 --num_clients 3 --data_dir {tmp_path}/images --mnist --alpha 0.3"
+    words = f"--serve {tmp_path}/client.sock --cid 1 --num_clients 3 --data_dir {tmp_path}/images --alpha 0.3 --mnist"
     assert Path("client.sock.log").read_text() == f"FLOWER_SUPERNODE {os.getppid()} {words}\n"
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Callable
 
 from federation.engine import nodes as module
-from federation.engine.nodes import Nodes
+from federation.engine.nodes import AT_ONCE, Nodes, SharedNodes
 from federation.engine.records import pack, unpack
 from federation.handshake import identity_of
 from federation.messages import read_question, refuse, write_answer
@@ -17,7 +17,7 @@ from federation.server.dispatch import Dispatch
 from federation.transfer import HALF_PRECISION
 
 import pytest
-from engines import FakeGrid, Node, SilentNode
+from engines import FakeGrid, Node, SharedNode, SilentNode
 from fakes import MODEL, TASKS, encoded, evaluation, fit_result, identity, wait_until
 from flwr.app import Message, RecordDict
 from flwr.common import Code, FitIns
@@ -48,9 +48,9 @@ def connect(clock, clients):
     """Return a function that has `Nodes` carry between nodes, by their ids, and the clients."""
     started = []
 
-    def connect(nodes: dict[int, Node], **arguments) -> FakeGrid:
+    def connect(nodes: dict[int, Node], num_clients: int | None = None) -> FakeGrid:
         grid = FakeGrid(nodes)
-        started.append(Nodes(grid, TOLD, **arguments))
+        started.append(Nodes(grid, TOLD) if num_clients is None else SharedNodes(grid, TOLD, num_clients))
         started[-1].start(clients)
         return grid
 
@@ -153,20 +153,24 @@ def test_a_goodbye_is_not_sent(connect, clients):
     assert len(grid.pushed) == 1
 
 
-def test_no_more_are_under_way_than_the_engine_likes(connect, clients):
-    nodes = {number: Node(identity(number), evaluate=lambda ins: evaluation(0.25)) for number in range(1, 10)}
-    grid = connect(nodes, at_once=2)
+def test_the_clients_of_a_simulation_share_its_nodes(connect, clients):
+    nodes = {number: SharedNode(identity(0), evaluate=lambda ins: evaluation(0.25)) for number in (70, 71)}
+    grid = connect(nodes, num_clients=9)
     assert clients.wait_for(9, 10)
+    assert sorted(clients.by_cid()) == [*range(9)]
     for node in nodes.values():
         node.may_answer.clear()
     asked = [ask(proxy, "evaluate") for proxy in clients.all().values()]
-    wait_until(lambda: len(grid.under_way) == 2)
+    wait_until(lambda: len(grid.under_way) == 2 * AT_ONCE)
     settle(grid)
-    assert len(grid.under_way) == 2
+    assert len(grid.under_way) == 2 * AT_ONCE
     for node in nodes.values():
         node.may_answer.set()
     assert [question.result(10).loss for question in asked] == [0.25] * 9
-    assert grid.most_under_way == 2
+    assert grid.most_under_way == 2 * AT_ONCE
+    tested = [message.content["told"] for message in grid.pushed if message.metadata.message_type == "evaluate"]
+    assert sorted(told["partition-id"] for told in tested) == [*range(9)]
+    assert all(told["num-partitions"] == 9 and told["dataset"] == TOLD["dataset"] for told in tested)
 
 
 def test_a_node_that_vanishes_fails_its_question_and_is_unregistered(connect, clients, capsys):
@@ -198,21 +202,22 @@ def test_a_question_to_a_node_that_has_just_vanished(connect, clients):
 
 def test_a_question_whose_time_is_over_is_not_sent(connect, clients, clock):
     """It has waited for others, and nobody waits for its answer any more: the nodes have better things to do."""
-    node, slow = Node(identity(4)), Node(identity(5))
-    grid = connect({77: node, 78: slow}, at_once=1)
-    assert clients.wait_for(2, 10)
-    slow.may_answer.clear()
-    first = ask(proxies(clients)[78], seconds=100)
-    wait_until(lambda: grid.under_way)
-    late = ask(proxies(clients)[77], seconds=100)
-    patient = ask(proxies(clients)[77], "evaluate", seconds=200)
+    node = SharedNode(identity(0))
+    grid = connect({70: node}, num_clients=AT_ONCE + 1)
+    assert clients.wait_for(AT_ONCE + 1, 10)
+    *first, last = proxies(clients).values()
+    node.may_answer.clear()
+    under_way = [ask(proxy, seconds=100) for proxy in first]
+    wait_until(lambda: len(grid.under_way) == AT_ONCE)
+    late = ask(last, seconds=100)
+    patient = ask(last, "evaluate", seconds=200)
     settle(grid)
     clock.now += 150
-    slow.may_answer.set()
-    assert first.result(10).status.code == Code.OK
+    node.may_answer.set()
+    assert all(question.result(10).status.code == Code.OK for question in under_way)
     assert reason(late).startswith("TimeoutError")
     assert patient.result(10).status.code == Code.OK
-    assert [task for task, _ in node.asked] == ["get_properties", "evaluate"]
+    assert [task for task, _ in node.asked][AT_ONCE + 1 :] == ["fit"] * AT_ONCE + ["evaluate"]
     assert grid.pushed[-1].metadata.ttl == 50  # of its 200 seconds
 
 
