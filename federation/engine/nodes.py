@@ -23,7 +23,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
 MESSAGE_TYPES = {"get_properties": "query", "get_parameters": "query", "fit": "train", "evaluate": "evaluate"}
-GREETING_TIMEOUT = 300  # seconds; for each message, a SuperNode starts a process, which takes small boards a minute
+MESSAGE_TIMEOUT = 300  # seconds, without training; for each one, a SuperNode starts a process: a minute on small boards
 LOOK_EVERY = 2  # seconds between two looks at who is there
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks for answers
 AT_ONCE = 2  # messages to a shared node: it has the next one while an answer is on its way
@@ -54,7 +54,7 @@ class NodeProxy(ClientProxy):
 
     def get_properties(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
         try:
-            return self._ask("get_properties", ins, GREETING_TIMEOUT, group_id)
+            return self._ask("get_properties", ins, MESSAGE_TIMEOUT, group_id)
         finally:
             self.greet_at = time.monotonic() + self.patience
 
@@ -129,7 +129,7 @@ class Nodes:
         for client_id in sorted(online):
             proxy = self.proxies.setdefault(client_id, NodeProxy(client_id, self.outbox))
             if not proxy.properties and now >= proxy.greet_at:
-                proxy.greet_at, proxy.patience = now + GREETING_TIMEOUT, min(2 * proxy.patience, MOST_PATIENCE)
+                proxy.greet_at, proxy.patience = now + MESSAGE_TIMEOUT, min(2 * proxy.patience, MOST_PATIENCE)
                 clients.register(proxy)
 
     def _online(self) -> set[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from federation.engine.nodes import Nodes
+from federation.engine.nodes import MESSAGE_TIMEOUT, Nodes
 from federation.report import Report
 from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import RunSettings
@@ -25,6 +25,7 @@ def run_rounds(strategy: Strategy, settings: RunSettings, nodes: Nodes, quiet: b
     member = None if settings.resumed is None else settings.resumed.member
     clients = DeviceClientManager(None, member, quiet)
     server = DeviceServer(strategy, settings, report, clients)
+    server.initial_model_timeout = MESSAGE_TIMEOUT
     nodes.start(clients)
     try:
         server.run()

@@ -52,6 +52,7 @@ class DeviceServer(Server):
     def __init__(self, strategy: Strategy, settings: RunSettings, report: Report, clients: DeviceClientManager) -> None:
         self.checkpoint = settings.resumed or Checkpoint()
         self.clients = clients
+        self.initial_model_timeout = INITIAL_MODEL_TIMEOUT
         super().__init__(client_manager=clients, strategy=strategy)
         self.settings = settings
         self.report = report
@@ -125,7 +126,7 @@ class DeviceServer(Server):
 
     def _ask_for_initial_model(self, client: ClientProxy) -> Parameters | None:
         ins = GetParametersIns({"seed": derive(self.settings.seed, "initial model")})
-        answers = Dispatch(self.clients, "get_parameters", 0, INITIAL_MODEL_TIMEOUT).run([(client, ins)])
+        answers = Dispatch(self.clients, "get_parameters", 0, self.initial_model_timeout).run([(client, ins)])
         results, _ = _sort_out("initial model", answers, lambda res: decode(res.parameters))
         return results[0][1].parameters if results else None
 

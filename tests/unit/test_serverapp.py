@@ -75,6 +75,19 @@ def test_the_rounds_come_off(settings, nodes, tmp_path, capsys):
     assert nodes.is_over.is_set()
 
 
+def test_an_initial_model_may_take_as_long_as_any_message(settings, nodes, undrawn, monkeypatch):
+    timeouts = []
+
+    def ask(proxy, task, instruction, timeout, group_id):
+        timeouts.append((task, timeout))
+        return asked(proxy, task, instruction, timeout, group_id)
+
+    asked = module.NodeProxy._ask
+    monkeypatch.setattr(module.NodeProxy, "_ask", ask)
+    run_rounds(strategy(), settings(num_rounds=1), nodes)
+    assert dict(timeouts)["get_parameters"] == pytest.approx(module.MESSAGE_TIMEOUT, abs=5)
+
+
 def test_who_joins_need_not_be_told(settings, nodes, undrawn, capsys):
     run_rounds(strategy(), settings(num_rounds=1), nodes, quiet=True)
     told = capsys.readouterr().out
