@@ -91,7 +91,7 @@ class Nodes:
         self.under_way: dict[str, Question] = {}  # by message
         self.proxies: dict[int, NodeProxy] = {}
         self.look_at = 0.0
-        self.last_misfit = ""
+        self.misfits: set[str] = set()  # reasons why nodes cannot take part, each told once
         self.is_over = threading.Event()
 
     def start(self, clients: ClientManager) -> None:
@@ -180,8 +180,8 @@ class Nodes:
         return number
 
     def _tell_misfit(self, node_id: int, reason: str) -> None:
-        if reason != self.last_misfit:  # it is greeted again and again, and others may have the same trouble
-            self.last_misfit = reason
+        if reason not in self.misfits:  # it is greeted again and again, and others may have the same trouble
+            self.misfits.add(reason)
             print(f"node {node_id} cannot take part: {reason}")
 
 

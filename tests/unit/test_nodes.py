@@ -403,6 +403,13 @@ def test_a_node_that_cannot_be_a_client_is_none_and_that_is_told_once(connect, c
     assert len(told) == 1 and told[0] in (f"node 77 {expected[kind]}", f"node 78 {expected[kind]}")
 
 
+def test_troubles_of_two_kinds_are_told_once_each(connect, clients, clock, capsys):
+    grid = connect({77: HelplessNode(identity(4)), 78: SilentNode(identity(5)), 79: Node(identity(6))})
+    assert clients.wait_for(1, 10)
+    assert len(pauses(grid, clock, 2)) == 2
+    assert capsys.readouterr().out.count("cannot take part") == 2
+
+
 def test_after_the_stop_nothing_is_carried(clock, clients):
     grid = FakeGrid({77: Node(identity(4, understands=HALF_PRECISION))})
     nodes = Nodes(grid, TOLD)
