@@ -172,7 +172,8 @@ def test_flags_that_are_named(document, flags):
 
 
 def test_every_flag_is_explained(flags):
-    rows = re.findall(r"^\| (`--.*?) \|", prose("docs/running.md"), re.M)
+    pages = prose("docs/running.md") + prose("docs/engines.md")
+    rows = re.findall(r"^\| (`--.*?) \|", pages, re.M)
     explained = set(re.findall(r"--\w+", " ".join(rows)))
     scripts = "server.py", "client_pytorch.py", "client_tf.py", "flower_app.py"
     of_flwr_run = {"--stream", "--run-config"}  # in the description of flower_app.py
