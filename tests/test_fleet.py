@@ -251,8 +251,12 @@ class TestFleet:
             commands = re.sub("^fl", "exec fl", commands, flags=re.M)  # or the end of bash would not be that of Flower
             return laptop.start("env", f"FLWR_HOME={home}", "bash", "-c", commands)
 
-        super_link = start(superlink)
-        super_link.wait_for("Application startup complete")
+        def start_superlink() -> Process:
+            process = start(superlink)
+            process.wait_for("Application startup complete")
+            return process
+
+        super_link = start_superlink()
         server = start(run.replace("--rounds 3", "--rounds 2"))
         server.exit_code(SETUP_SECONDS)
         assert_rounds(server, *2 * ["2 results and 0 failures"])
@@ -262,6 +266,10 @@ class TestFleet:
         pid = main_pid(boards[0], 0)
         assert {*changes(play_here("start")).values()} == {0}
         assert main_pid(boards[0], 0) == pid
+        super_link.popen.terminate()
+        super_link.exit_code()
+        super_link = start_superlink()
+        super_link.wait_for("Activated node_id", count=2)  # by SuperNodes that systemd has started anew
         play_here("stop")
         for cid, board in enumerate(boards.boards[:2]):
             assert board.ssh(f"systemctl is-active flower-client@{cid} || true") == "inactive\n"
