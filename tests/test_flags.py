@@ -102,14 +102,14 @@ def test_a_mistake_on_the_command_line(answers, script, line, sentence):
     assert stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("script", ["server.py", "client_pytorch.py", "client_tf.py"])
+@pytest.mark.parametrize("script", ["server.py", "flower_app.py", "client_pytorch.py", "client_tf.py"])
 def test_the_script_itself_exits_with_code_2(start, script):
     process = start(script, "--cid", "-1", "--rounds", "0")
     assert process.exit_code() == 2
     assert len(process.own_lines) == 1, process.output
 
 
-@pytest.mark.parametrize("script", ["server.py", "client_pytorch.py", "client_tf.py"])
+@pytest.mark.parametrize("script", ["server.py", "flower_app.py", "client_pytorch.py", "client_tf.py"])
 def test_help_tells_every_default(start, script):
     process = start(script, "--help")
     assert process.exit_code() == 0

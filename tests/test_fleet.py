@@ -79,7 +79,7 @@ def test_mistakes_in_the_inventory(tmp_path):
         "i has to be in one of the groups raspberry_pi and jetson",
         "superlink_address is HOST:PORT, such as 192.168.1.10:8000, not laptop",
         "SuperNodes take no client_flags and no token",
-        "l is a Jetson: a SuperNode there is started by hand (README.md, Flower's engines)",
+        "l is a Jetson: a SuperNode there is started by hand (docs/engines.md)",
     }
 
 
@@ -246,16 +246,30 @@ class TestFleet:
         home = laptop.processes.folder / "flower"
         home.mkdir()
         (home / "config.toml").write_text(config)
-        super_link, server = (
-            laptop.start("env", f"FLWR_HOME={home}", "bash", "-c", re.sub("^fl", "exec fl", commands, flags=re.M))
-            for commands in (superlink, run.replace("--rounds 3", "--rounds 2"))
-        )
+
+        def start(commands: str) -> Process:
+            commands = re.sub("^fl", "exec fl", commands, flags=re.M)  # or the end of bash would not be that of Flower
+            return laptop.start("env", f"FLWR_HOME={home}", "bash", "-c", commands)
+
+        def start_superlink() -> Process:
+            process = start(superlink)
+            process.wait_for("Application startup complete")
+            return process
+
+        super_link = start_superlink()
+        server = start(run.replace("--rounds 3", "--rounds 2"))
+        server.exit_code(SETUP_SECONDS)
         assert_rounds(server, *2 * ["2 results and 0 failures"])
         assert len(re.findall("round 2: fit on 81 examples", play_here("logs").output)) == 2
+        assert len(re.findall("active since .*: INFO", play_here("status").output)) == 2
 
         pid = main_pid(boards[0], 0)
         assert {*changes(play_here("start")).values()} == {0}
         assert main_pid(boards[0], 0) == pid
+        super_link.popen.terminate()
+        super_link.exit_code()
+        super_link = start_superlink()
+        super_link.wait_for("Activated node_id", count=2)  # by SuperNodes that systemd has started anew
         play_here("stop")
         for cid, board in enumerate(boards.boards[:2]):
             assert board.ssh(f"systemctl is-active flower-client@{cid} || true") == "inactive\n"

@@ -14,9 +14,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from conftest import copy_sample
-from processes import ROOT
+from processes import DEADLINE, ROOT
 
-PAGES = ["README.md", "docs/devices.md", "docs/running.md", "docs/changing.md", "docs/troubleshooting.md"]  # run here
+PAGES = [
+    "README.md",
+    "docs/devices.md",
+    "docs/running.md",
+    "docs/changing.md",
+    "docs/troubleshooting.md",
+    "docs/engines.md",
+]
 DOCUMENTS = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "base_images/README.md", "benchmarks/README.md"]
 MADE_LATER = re.compile(  # files that are made by running the commands
     r"(\./)?(\.venv|data|data_fashion|own_data|photos|fleet/boards\.yml|results|certificates|digits\.keras|ca\.(crt|key)|server\.(pem|key))\b.*"
@@ -25,8 +32,8 @@ MADE_LATER = re.compile(  # files that are made by running the commands
 OTHER_PROGRAMS = {"--no-cache-dir", "--runtime", "--hostname", "--ask-become-pass", "--limit"}
 TERMINALS = "each line in a terminal of its own"
 WITH_ALL = "with ./run_tests.sh --all"
-NOT_YET = "needs requirements_engine.txt"  # run by nothing yet
 ADDRESS = "192.168.1.10"
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}  # Flower's commands report to nobody
 
 
 class Block(NamedTuple):
@@ -128,14 +135,19 @@ def flags() -> dict[str, set[str]]:
     """The flags of each script, from its --help."""
     commands = {
         "server.py": [sys.executable, "server.py"],
+        "flower_app.py": [sys.executable, "flower_app.py"],
         "client_pytorch.py": [sys.executable, "client_pytorch.py"],
         "client_tf.py": [sys.executable, "client_tf.py"],
         **{name: [sys.executable, "-m", name] for name in ("federation.partitions", "federation.compare")},
+        **{name: [str(Path(sys.executable).with_name(name))] for name in ("flower-superlink", "flower-supernode")},
         **{name: [f"./{name}"] for name in ("run_demo.sh", "run_tests.sh", "build_jetson_flower_client.sh")},
     }
     found = {}
     for script, command in commands.items():
-        output = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+        command, environment = [*command, "--help"], {**os.environ, **QUIET}
+        output = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
         found[script] = {"--help", *re.findall(r"--[\w-]+", output.stdout)}
     return found
 
@@ -160,9 +172,12 @@ def test_flags_that_are_named(document, flags):
 
 
 def test_every_flag_is_explained(flags):
-    rows = re.findall(r"^\| (`--.*?) \|", prose("docs/running.md"), re.M)
+    pages = prose("docs/running.md") + prose("docs/engines.md")
+    rows = re.findall(r"^\| (`--.*?) \|", pages, re.M)
     explained = set(re.findall(r"--\w+", " ".join(rows)))
-    assert flags["server.py"] | flags["client_pytorch.py"] | flags["client_tf.py"] <= explained | {"--help"}
+    scripts = "server.py", "client_pytorch.py", "client_tf.py", "flower_app.py"
+    of_flwr_run = {"--stream", "--run-config"}  # in the description of flower_app.py
+    assert set().union(*(flags[script] for script in scripts)) <= explained | of_flwr_run | {"--help"}
 
 
 def headers() -> dict[str, list[str]]:
@@ -195,7 +210,7 @@ def test_commands_can_be_pasted():
 def test_every_block_is_run_or_needs_hardware(document):
     for block in blocks(document):
         if block.language in ("bash", "python") and document in PAGES:
-            known = rf"|needs a (Raspberry Pi|Jetson)|run by .*|{TERMINALS}|{WITH_ALL}|{NOT_YET}"
+            known = rf"|needs a (Raspberry Pi|Jetson)|run by .*|{TERMINALS}|{WITH_ALL}"
             assert re.fullmatch(known, block.comment), block
         elif block.language in ("bash", "python"):
             assert re.fullmatch("needs a Jetson|run by .*", block.comment), block
@@ -203,10 +218,8 @@ def test_every_block_is_run_or_needs_hardware(document):
             assert block.language in ("", "diff") and not block.comment, block
         if block.comment.startswith("run by "):
             runner = (ROOT / block.comment.replace("run by ", "", 1)).read_text()
-            if block.title == "A fleet":
-                assert "readme(" in runner
-            else:
-                assert re.search(r"\w+\.(sh|py)", block.text)[0] in runner, block
+            script = re.search(r"\w+\.(sh|py)", block.text)
+            assert (script[0] if script else f'"{block.title}"') in runner, block
 
 
 def copy_project(folder: Path) -> None:
@@ -327,6 +340,31 @@ def test_what_to_change_next(start, copy, address, environment, title):
     if title == "Another model":
         with np.load(copy / "results/new/model.npz") as arrays:
             assert sum(array.size for array in arrays.values()) > 11e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and the command ip")
+def test_a_deployment_word_for_word(start, copy, environment, network, tmp_path):
+    """The laptop and both devices are this machine, where a second SuperNode needs another port and another socket."""
+    environment = {**environment, "HOME": str(tmp_path)}
+
+    def run(commands: str):
+        words = ("--target", network, "--net", "bash", "-e", "-c", re.sub("^fl", "exec fl", commands, flags=re.M))
+        return start(*words, python="nsenter", cwd=copy, env=environment)
+
+    superlink, supernode, flwr_run = [
+        block.text for block in blocks("docs/engines.md") if block.title == "A deployment" and block.language == "bash"
+    ]
+    running = [run(superlink)]
+    running[0].wait_for("Application startup complete")
+    another = supernode.replace("partition-id=0", "partition-id=1").replace("client.sock", "other.sock")
+    running += [run(supernode), run(another.replace("--superlink", "--port 9095 --superlink"))]
+    server = run(flwr_run)
+    assert server.exit_code(2 * DEADLINE) == 0, server.output
+    assert server.output.count("2 results and 0 failures") == 3 and "3 of 3 rounds done" in server.output
+    for process in reversed(running):
+        process.popen.terminate()
+        process.exit_code()
 
 
 @pytest.mark.slow
