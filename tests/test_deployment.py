@@ -153,7 +153,7 @@ def kill(*processes: psutil.Process) -> None:
     psutil.wait_procs(processes, PROMPTLY)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = DEADLINE) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = RUN_DEADLINE) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s"
@@ -300,7 +300,7 @@ def test_a_run_goes_on_after_the_superlink_was_cut_off(fleet):
     superlink = fleet.start_superlink()
     for cid, node in nodes.items():
         node.exit_code()  # Flower's ends, with 0, if the SuperLink does not know it any more
-        assert "401 Unauthorized" in node.output
+        assert "SuperNode terminated gracefully" in node.output
         fleet.start_nodes(cid)
     resumed = fleet.run(f"{flags} --resume {results}")
     assert resumed.exit_code(RUN_DEADLINE) == 0, fleet.logs()
@@ -309,34 +309,33 @@ def test_a_run_goes_on_after_the_superlink_was_cut_off(fleet):
     assert fleet.statuses() == ["finished:completed"]
 
 
-def test_what_does_not_fit_is_told_on_both_sides(fleet, tmp_path):
+def test_what_does_not_fit_is_told_on_both_sides(fleet, cifar10, tmp_path):
     fleet.start_superlink()
     (tmp_path / "nothing").mkdir()
     odd = fleet.start_node(num_partitions=2)
     poor = fleet.start_node(partition_id=0, num_partitions=2, data_dir=f"{tmp_path}/nothing")
     socket = fleet.socket(1)
-    other = fleet.start(
-        "client_pytorch.py", "--serve", socket, "--cid", 1, "--num_clients", 2, "--data_dir", fleet.data_dir
-    )
+    by_hand = "--serve", socket, "--cid", 1, "--num_clients", 2, "--data_dir", cifar10, "--threads", 1
+    other = fleet.start("client_pytorch.py", *by_hand)
     other.wait_for("loaded, answers")
     other_node = fleet.start_node(partition_id=1, num_partitions=2, socket=f"{socket}")
 
-    run = fleet.run(f"--rounds 1 --min_num_clients 1 --mnist --wait_timeout 100 --results_dir {fleet.folder}/results")
+    run = fleet.run(f"--rounds 1 --min_num_clients 1 --mnist --wait_timeout 300 --results_dir {fleet.folder}/results")
     reasons = {
         odd: "it has no 'partition-id' in its --node-config",
-        poor: "It is neither in",
+        poor: f"There is no mnist in {tmp_path}/nothing/mnist, and the Hugging Face Hub does not give it",
         other_node: "the client that is loaded has dataset cifar10",
     }
     for reason in reasons.values():
-        run.wait_for(f"cannot take part: {reason}")
-    assert run.exit_code() != 0
-    assert "there were no 1 clients for 100 s (--wait_timeout)" in run.output
+        run.wait_for(f"cannot take part: {reason}", RUN_DEADLINE)
+    run.exit_code(RUN_DEADLINE)  # Flower's, 0 whatever became of the run
+    assert "there were no 1 clients for 300 s (--wait_timeout)" in run.output
     for node, reason in reasons.items():
         assert reason in node.output
     assert "refused: the client that is loaded has dataset cifar10" in other.output
 
     run = fleet.run("--rounds many")
-    assert run.exit_code() != 0
+    run.exit_code()
     assert "argument --rounds: must be a whole number, at least 1, not 'many'" in run.output
     assert fleet.statuses() == ["finished:failed"] * 2
 
@@ -382,7 +381,7 @@ def test_twenty_rounds_whatever_is_killed(fleet):
     run = fleet.run(f"{flags} --results_dir {results}")
     moments = random.Random(7)
     for after, kind in {3: "node", 6: "server", 10: "node", 13: "server", 16: "node"}.items():
-        wait_until(lambda: run.popen.poll() is not None or committed(results)[-1:] >= [after], RUN_DEADLINE)  # noqa: B023
+        wait_until(lambda: run.popen.poll() is not None or committed(results)[-1:] >= [after])  # noqa: B023
         time.sleep(moments.uniform(0, 20))
         assert run.popen.poll() is None, fleet.logs()
         if kind == "node":
