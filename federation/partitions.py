@@ -131,9 +131,8 @@ def prepare(
 def prepare_all(dataset: str, num_clients: int, data_dir: Path, alpha: float | None) -> None:
     """Make the files of all partitions, in a process of its own; ends this process, after a message, if that fails."""
     wanted = ["--cid", *map(str, range(num_clients)), "--num_clients", str(num_clients)]
-    wanted += ["--data_dir", str(data_dir.resolve())]
     try:
-        _make_in_child(dataset, *wanted, *_alpha_flag(alpha))
+        _make_in_child(dataset, data_dir, *wanted, *_alpha_flag(alpha))
     except DataError as error:
         end(error)
 
@@ -185,7 +184,7 @@ def _load(path: Path, dataset: str, data_dir: Path, split: str, *wanted: str) ->
     try:
         examples = partition_file.read(path, dataset, _available(data_dir / dataset, split))
         if examples is None:
-            _make_in_child(dataset, *wanted, "--data_dir", str(data_dir.resolve()))
+            _make_in_child(dataset, data_dir, *wanted)
             examples = partition_file.read(path, dataset, [])
     except DataError as error:
         end(error)
@@ -198,9 +197,10 @@ def _alpha_flag(alpha: float | None) -> list[str]:
     return [] if alpha is None else ["--alpha", str(alpha)]
 
 
-def _make_in_child(dataset: str, *wanted: str) -> None:
+def _make_in_child(dataset: str, data_dir: Path, *wanted: str) -> None:
     """Run this file in a process of its own, because datasets, pandas and pyarrow never leave a process: 130 MB."""
-    command = [sys.executable, "-m", "federation.partitions", *wanted, *(["--mnist"] if dataset == "mnist" else [])]
+    command = [sys.executable, "-m", "federation.partitions", *wanted, "--data_dir", str(data_dir.resolve())]
+    command += ["--mnist"] if dataset == "mnist" else []
     with tempfile.TemporaryDirectory() as folder:
         reason = Path(folder, "reason")
         code = subprocess.run([*command, "--reason", str(reason)], cwd=Path(__file__).parents[1]).returncode

@@ -14,10 +14,12 @@ import threading
 import time
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from federation.client.wrapper import ClientWrapper
 from federation.messages import refuse, respond
+
+if TYPE_CHECKING:
+    from federation.client.wrapper import ClientWrapper  # which a process that only forwards need not import
 
 CODE = str(Path(__file__).parents[2])  # Flower unpacks each version of a project into a folder of its own
 SUPERNODE = "FLOWER_SUPERNODE"  # environment variable: the process that this client was started for, and ends with

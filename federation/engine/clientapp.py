@@ -14,6 +14,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any, Mapping
 
+from federation.client.resident import SUPERNODE
 from federation.engine.records import pack, unpack
 from federation.messages import refuse, respond
 
@@ -124,7 +125,7 @@ def _start(told: Mapping[str, Any], node: Mapping[str, Any], log: Path) -> subpr
         flags["--alpha"] = told["alpha"]
     words = [str(word) for flag in flags.items() for word in flag]
     words += ["--mnist"] if told["dataset"] == "mnist" else []
-    environment = {**os.environ, "FLOWER_SUPERNODE": str(_supernode())}
+    environment = {**os.environ, SUPERNODE: str(_supernode())}
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, f"{told['script']}.py", *words],

@@ -22,10 +22,8 @@ def run_rounds(strategy: Strategy, settings: RunSettings, nodes: Nodes, quiet: b
         report = Report(settings.results_dir, settings.resumed)
     except OSError as error:
         raise RuntimeError(f"cannot write results: {error}") from error
-    member = None if settings.resumed is None else settings.resumed.member
-    clients = DeviceClientManager(None, member, quiet)
-    server = DeviceServer(strategy, settings, report, clients)
-    server.initial_model_timeout = MESSAGE_TIMEOUT
+    clients = DeviceClientManager(None, settings.member, quiet)
+    server = DeviceServer(strategy, settings, report, clients, MESSAGE_TIMEOUT)
     nodes.start(clients)
     try:
         server.run()

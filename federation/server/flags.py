@@ -11,6 +11,7 @@ from typing import Any, Mapping, Sequence
 from federation import checkpoint, run_file, tls
 from federation.addresses import listen_address
 from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, path, seconds, whole_number
+from federation.handshake import Identity
 from federation.seeds import MAX_SEED, draw_seed
 
 
@@ -28,6 +29,11 @@ class RunSettings:
     fit_seconds: float | str | None  # "auto": what suits the clients; None: as long as they need
     half_precision: bool  # models travel as float16
     flags: Mapping[str, Any]  # all of the command line, for run.json
+
+    @property
+    def member(self) -> Identity | None:
+        """The client that newcomers must fit; None: the first one to come."""
+        return None if self.resumed is None else self.resumed.member
 
 
 @dataclass(frozen=True)

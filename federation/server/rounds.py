@@ -46,13 +46,20 @@ class DeviceServer(Server):
 
     It works with any strategy of Flower, and gives it sound results only, sorted by the clients' --cid. The price is
     that models are decoded and encoded more than once: strategies take and return them as bytes. `checkpoint` is what
-    is on disk, the global model included.
+    is on disk, the global model included. A client has `initial_model_timeout` seconds to send its model.
     """
 
-    def __init__(self, strategy: Strategy, settings: RunSettings, report: Report, clients: DeviceClientManager) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        settings: RunSettings,
+        report: Report,
+        clients: DeviceClientManager,
+        initial_model_timeout: float = INITIAL_MODEL_TIMEOUT,
+    ) -> None:
         self.checkpoint = settings.resumed or Checkpoint()
         self.clients = clients
-        self.initial_model_timeout = INITIAL_MODEL_TIMEOUT
+        self.initial_model_timeout = initial_model_timeout
         super().__init__(client_manager=clients, strategy=strategy)
         self.settings = settings
         self.report = report

@@ -40,8 +40,7 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
         report = Report(settings.results_dir, settings.resumed)
     except OSError as error:
         sys.exit(f"server.py: cannot write results: {error}")
-    member = None if settings.resumed is None else settings.resumed.member
-    clients = DeviceClientManager(settings.token, member)
+    clients = DeviceClientManager(settings.token, settings.member)
     server = DeviceServer(strategy, settings, report, clients)
     address = settings.server_address
     print(f"clients connect with --server_address={' or '.join(reachable_addresses(address))}")
