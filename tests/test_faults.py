@@ -255,7 +255,7 @@ def test_a_server_that_is_killed_and_resumed(start_device, start_server, results
         kill_at(moment, server, clients, results)
     committed = checkpoint.load(results).round
     server = start_server("--rounds", 3, "--resume", results)
-    assert f"going on after round {committed}" in server.output
+    server.wait_for(f"going on after round {committed}\n")
     server.wait_for("has joined, 2 now")
     assert server.exit_code() == 0
     assert [client.exit_code() for client in clients] == [0, 0]
@@ -279,7 +279,7 @@ def test_a_server_killed_while_it_writes_a_checkpoint(start_device, start_server
         saved = checkpoint.load(results)
         assert saved.round in (committed, committed + 1) and np.isfinite(saved.model[0]).all()
         server = start_server("--rounds", 50, "--resume", results)
-        assert f"going on after round {saved.round}" in server.output
+        server.wait_for(f"going on after round {saved.round}\n")
     assert clients[0].popen.poll() is None
 
 
