@@ -11,9 +11,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from federation.partitions import load_test_split
+from federation.tables import read_table
+
 import numpy as np
 import pytest
 from conftest import copy_sample
+from onnxruntime import InferenceSession
 from processes import DEADLINE, ROOT
 
 PAGES = [
@@ -26,7 +30,7 @@ PAGES = [
 ]
 DOCUMENTS = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "base_images/README.md", "benchmarks/README.md"]
 MADE_LATER = re.compile(  # files that are made by running the commands
-    r"(\./)?(\.venv|data|data_fashion|own_data|photos|fleet/boards\.yml|results|certificates|digits\.keras|ca\.(crt|key)|server\.(pem|key))\b.*"
+    r"(\./)?(\.venv|data|data_fashion|own_data|photos|fleet/boards\.yml|results|certificates|digits\.(keras|onnx)|ca\.(crt|key)|server\.(pem|key))\b.*"
     r"|(rounds|clients|classes)\.csv|model\.npz|run\.json|(history|comparison)\.png|base_image\.txt"
 )
 OTHER_PROGRAMS = {"--no-cache-dir", "--runtime", "--hostname", "--ask-become-pass", "--limit"}
@@ -297,6 +301,10 @@ def test_the_commands_work_word_for_word(start, copy, environment, network):
     own = "load_partition(Partition('mnist', 7, 50, Path('own_data')))"
     client = run("python", "-c", f"from federation.partitions import *; print({own})")
     assert client.exit_code() == 0 and "Examples" in client.output, client.output
+    digits = load_test_split("mnist", copy / "data")
+    (probabilities,) = InferenceSession(copy / "digits.onnx").run(None, {"images": digits.images})
+    trained = read_table(copy / "results/mnist/rounds.csv")[-1]
+    assert np.mean(probabilities.argmax(1) == digits.labels) == pytest.approx(float(trained["central_accuracy"]))
 
 
 def apply(diff: str, folder: Path) -> None:
@@ -316,6 +324,7 @@ CHANGES = {
     "Another model": ("--num_clients", 4),
     "Another data set": ("--mnist", "--data_dir", "data_fashion"),
     "Another strategy": ("--mnist",),
+    "Differential privacy": ("--mnist",),
 }
 
 
@@ -337,9 +346,13 @@ def test_what_to_change_next(start, copy, address, environment, title):
     assert server.exit_code() == 0, server.output + clients[0].output
     assert "round 1: 2 results and 0 failures" in server.output
     assert [client.exit_code() for client in clients] == [0, 0], clients[0].output
+    with np.load(copy / "results/new/model.npz") as file:
+        model = list(file.values())
     if title == "Another model":
-        with np.load(copy / "results/new/model.npz") as arrays:
-            assert sum(array.size for array in arrays.values()) > 11e6
+        assert sum(array.size for array in model) > 11e6
+    if title == "Differential privacy":
+        largest = max(model, key=np.size)
+        assert np.std(largest) > 0.1  # noise of 0.15; without, 0.05
 
 
 @pytest.mark.slow
