@@ -12,12 +12,11 @@ On devices that run a SuperNode, if Flower's configuration has their SuperLink u
 from __future__ import annotations
 
 import argparse
-import shlex
 from typing import Any
 
 from federation.engine.clientapp import answer_message
 from federation.engine.nodes import Nodes, SharedNodes
-from federation.engine.serverapp import run_rounds
+from federation.engine.serverapp import parse_flags, run_rounds
 from federation.flags import ArgumentParser, add_alpha, dataset_name, fraction, whole_number
 from federation.partitions import prepare_all
 from federation.server.flags import parse_run
@@ -51,7 +50,7 @@ def run(grid: Grid, context: Context) -> None:
         help="no round starts before that many devices are there (default: %(default)s)",
     )
     add_all_flags(parser)
-    args, settings = parse_run(parser, shlex.split(str(context.run_config["flags"])))
+    args, settings = parse_flags(parser, str(context.run_config["flags"]))
     run_rounds(build_strategy(args), settings, Nodes(grid, what_to_train(args)))
 
 

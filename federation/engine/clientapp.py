@@ -26,22 +26,29 @@ loaded: dict[str, Any] = {}  # the client of this process, which in a simulation
 
 
 def answer_message(message: Message, context: Context) -> Message:
-    """Return the reply to a message of `Nodes`; with the reason, if there is no answer.
+    """Return the reply to a message of `Nodes`, an answer to each question; the reason, where there is none.
 
-    The node's configuration says which partition it has, unless the message does: `partition-id`, `num-partitions`, and
-    optionally `data-dir`; with `socket`, a client that stays loaded answers, see federation/client/resident.py.
+    The node's configuration says which partition it has, `partition-id`, unless the message does, for each question:
+    `partition-ids`. Besides, `num-partitions`, and optionally `data-dir`; with `socket`, a client that stays loaded
+    answers, see federation/client/resident.py.
     """
-    question, told = unpack(message), dict(message.content["told"])
-    node = {**context.node_config, **told}
+    told: dict[str, Any] = {**message.content["told"]}
+    questions, cids = unpack(message), told.pop("partition-ids", None)
+    nodes: list[dict[str, Any]] = [{}] if cids is None else [{"partition-id": cid} for cid in cids]
+    config = {**context.node_config, **told}
+    answers = [_answer(question, told, {**config, **node}, context) for question, node in zip(questions, nodes)]
+    return Message(pack(*answers), reply_to=message)
+
+
+def _answer(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any], context: Context) -> bytes:
     try:
         if "socket" in node:
-            answer = _forward(question, told, node)
-        else:
-            answer = respond(question, _wrapper(told, node, context.node_id).answer)
+            return _forward(question, told, node)
+        return respond(question, _wrapper(told, node, context.node_id).answer)
     except (Exception, SystemExit) as error:  # it has no data, for example
         traceback.print_exc()
-        answer = refuse(question, _reason(error))
-    return Message(pack(answer), reply_to=message)
+        print(f"cannot answer: {_reason(error)}", file=sys.stderr)
+        return refuse(question, _reason(error))
 
 
 def _reason(error: BaseException) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from federation.engine.records import pack, unpack
 from federation.handshake import printable
@@ -26,7 +26,7 @@ MESSAGE_TYPES = {"get_properties": "query", "get_parameters": "query", "fit": "t
 MESSAGE_TIMEOUT = 300  # seconds, without training; for each one, a SuperNode starts a process: a minute on small boards
 LOOK_EVERY = 2  # seconds between two looks at who is there
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks for answers
-AT_ONCE = 2  # messages to a shared node: it has the next one while an answer is on its way
+AT_ONCE = 8  # questions in a message to a shared node, as long as there are enough for all nodes
 GREET_AGAIN, MOST_PATIENCE = 20, 600  # seconds until a node that was not admitted is greeted again; ever longer
 
 
@@ -40,7 +40,13 @@ class Question:
     give_up_at: float  # by time.monotonic()
     group_id: str
     answer: Future[Any] = field(default_factory=Future)
-    node_id: int = 0  # where it was sent
+
+
+class UnderWay(NamedTuple):
+    """What a message that is under way asks, and of which node."""
+
+    node_id: int
+    questions: list[Question]
 
 
 class NodeProxy(ClientProxy):
@@ -88,7 +94,7 @@ class Nodes:
         self.grid = grid
         self.told = told
         self.outbox: deque[Question] = deque()
-        self.under_way: dict[str, Question] = {}  # by message
+        self.under_way: dict[str, UnderWay] = {}  # by message
         self.proxies: dict[int, NodeProxy] = {}
         self.look_at = 0.0
         self.misfits: set[str] = set()  # reasons why nodes cannot take part, each told once
@@ -124,8 +130,8 @@ class Nodes:
         online = self._online()
         for client_id in self.proxies.keys() - online:
             clients.unregister(self.proxies.pop(client_id))
-            for message_id in [name for name, question in self.under_way.items() if question.client_id == client_id]:
-                self.under_way.pop(message_id).answer.set_exception(ConnectionError("the node is gone"))
+            for message_id in [name for name, sent in self.under_way.items() if sent.node_id == client_id]:
+                _fail(self.under_way.pop(message_id).questions, ConnectionError("the node is gone"))
         for client_id in sorted(online):
             proxy = self.proxies.setdefault(client_id, NodeProxy(client_id, self.outbox))
             if not proxy.properties and now >= proxy.greet_at:
@@ -136,47 +142,67 @@ class Nodes:
         """Return the clients that are there."""
         return {*self.grid.get_node_ids()}
 
-    def _address(self, client_id: int) -> tuple[int, Mapping[str, Any]] | None:
-        """Return to which node a question to a client goes, and what is told with it; None: not yet."""
-        return client_id, self.told
+    def _next_node(self) -> tuple[int, int] | None:
+        """Return which node to send to next, and how many questions at the most; None: not yet."""
+        return self.outbox[0].client_id, 1
+
+    def _told(self, questions: Sequence[Question]) -> Mapping[str, Any]:
+        """Return what to tell with these questions."""
+        return self.told
 
     def _push(self) -> int:
         """Send what waits; return how many questions that were."""
         number = 0
-        while self.outbox and (address := self._address(self.outbox[0].client_id)):
-            question = self.outbox.popleft()
-            number += 1
-            seconds = question.give_up_at - time.monotonic()
-            if seconds <= 0:  # others were under way for too long
-                question.answer.set_exception(TimeoutError("there was no time left to ask"))
-                continue
-            question.node_id, told = address
-            try:
-                message = _message(question, told, seconds)
-                ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
-            except Exception as error:  # whoever waits for the answer has to know
-                question.answer.set_exception(error)
-                raise
-            if ids:
-                self.under_way[ids[0]] = question
-            else:
-                question.answer.set_exception(ConnectionError("the engine does not take messages to this node"))
+        while self.outbox and (node := self._next_node()):
+            node_id, most = node
+            questions: list[Question] = []
+            written: list[bytes] = []
+            for question in self._take(most):
+                number += 1
+                try:
+                    written.append(_write(question))
+                    questions.append(question)
+                except Exception as error:  # its time is over, or a strategy of one's own says what cannot be sent
+                    question.answer.set_exception(error)
+            if questions:
+                self._send(node_id, questions, written)
         return number
+
+    def _take(self, most: int) -> list[Question]:
+        """Take questions of one task from the outbox."""
+        taken = [self.outbox.popleft()]
+        while self.outbox and len(taken) < most and self.outbox[0].task == taken[0].task:
+            taken.append(self.outbox.popleft())
+        return taken
+
+    def _send(self, node_id: int, questions: list[Question], written: Iterable[bytes]) -> None:
+        records = pack(*written)
+        records["told"] = ConfigRecord({**self._told(questions)})
+        kind, seconds = MESSAGE_TYPES[questions[0].task], min(map(_seconds_left, questions))
+        try:
+            message = Message(records, node_id, kind, ttl=seconds, group_id=questions[0].group_id)
+            ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
+        except Exception as error:  # whoever waits for the answers has to know
+            _fail(questions, error)
+            raise
+        if ids:
+            self.under_way[ids[0]] = UnderWay(node_id, questions)
+        else:
+            _fail(questions, ConnectionError("the engine does not take messages to this node"))
 
     def _pull(self) -> int:
         """Take what has arrived; return how many answers that were."""
         number = 0
         for reply in self.grid.pull_messages([*self.under_way]) if self.under_way else ():
-            number += 1
-            question = self.under_way.pop(reply.metadata.reply_to_message_id, None)
-            if question is None:  # a strange node wrote that
-                continue
-            try:
-                question.answer.set_result(_answer(reply, question))
-            except Exception as error:  # whatever stumbles over what a strange node has sent
-                question.answer.set_exception(error)
-                if question.task == "get_properties":
-                    self._tell_misfit(question.client_id, printable(f"{error}"))
+            sent = self.under_way.pop(reply.metadata.reply_to_message_id, None)
+            for place, question in enumerate(sent.questions if sent else ()):  # not sent: a strange node wrote that
+                number += 1
+                try:
+                    question.answer.set_result(_answer(reply, place, question))
+                except Exception as error:  # whatever stumbles over what a strange node has sent
+                    question.answer.set_exception(error)
+                    if question.task == "get_properties":
+                        self._tell_misfit(question.client_id, printable(f"{error}"))
         return number
 
     def _tell_misfit(self, node_id: int, reason: str) -> None:
@@ -186,10 +212,10 @@ class Nodes:
 
 
 class SharedNodes(Nodes):
-    """The nodes of a simulation, shared by the clients 0 to `num_clients` - 1: each question says for which it is.
+    """The nodes of a simulation, shared by the clients 0 to `num_clients` - 1: a message says for which it is.
 
-    Ten times a second, Flower's simulation compares each node with each message under way. So a few nodes, with few
-    messages, serve a thousand clients faster than a thousand nodes would.
+    Each message takes Flower and Ray tens of milliseconds of a processor, in which small clients have trained. So one
+    has questions to several clients; to fewer when there are not many left, so that all nodes have something to do.
     """
 
     def __init__(self, grid: Grid, told: Mapping[str, Any], num_clients: int) -> None:
@@ -201,26 +227,36 @@ class SharedNodes(Nodes):
         self.nodes = [*self.grid.get_node_ids()]
         return {*range(self.num_clients)} if self.nodes else set()
 
-    def _address(self, client_id: int) -> tuple[int, Mapping[str, Any]] | None:
-        busy = Counter(question.node_id for question in self.under_way.values())
-        node_id = min(self.nodes, key=busy.__getitem__)
-        if busy[node_id] >= AT_ONCE:
-            return None
-        return node_id, {**self.told, "partition-id": client_id, "num-partitions": self.num_clients}
+    def _next_node(self) -> tuple[int, int] | None:
+        busy = {sent.node_id for sent in self.under_way.values()}
+        idle = [node_id for node_id in self.nodes if node_id not in busy]
+        return (idle[0], max(1, min(AT_ONCE, len(self.outbox) // len(self.nodes)))) if idle else None
+
+    def _told(self, questions: Sequence[Question]) -> Mapping[str, Any]:
+        cids = [question.client_id for question in questions]
+        return {**self.told, "partition-ids": cids, "num-partitions": self.num_clients}
 
 
-def _message(question: Question, told: Mapping[str, Any], seconds: float) -> Message:
-    records = pack(write_question(question.task, question.instruction).SerializeToString())
-    records["told"] = ConfigRecord({**told})
-    task = MESSAGE_TYPES[question.task]
-    return Message(records, question.node_id, task, ttl=seconds, group_id=question.group_id)
+def _fail(questions: Iterable[Question], error: Exception) -> None:
+    for question in questions:
+        question.answer.set_exception(error)
 
 
-def _answer(reply: Message, question: Question) -> Any:
-    """Return the result in a reply; raises ConnectionError if it says that the node has no client to answer."""
+def _seconds_left(question: Question) -> float:
+    return question.give_up_at - time.monotonic()
+
+
+def _write(question: Question) -> bytes:
+    if _seconds_left(question) <= 0:  # others were under way for too long
+        raise TimeoutError("there was no time left to ask")
+    return write_question(question.task, question.instruction).SerializeToString()
+
+
+def _answer(reply: Message, place: int, question: Question) -> Any:
+    """Return the result at a place in a reply; raises ConnectionError if the node has no client to answer."""
     if reply.has_error():
         raise ConnectionError(reply.error.reason)
-    result = read_answer(question.task, unpack(reply))
+    result = read_answer(question.task, unpack(reply)[place])
     if question.task == "get_properties" and result.status.code != Code.OK and "nonce" in question.instruction.config:
         raise ConnectionError(result.status.message)  # else it would be admitted, as a plain Flower client
     return result

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
+import shlex
 import sys
 
 from federation.engine.nodes import MESSAGE_TIMEOUT, Nodes
+from federation.flags import ArgumentParser
 from federation.report import Report
 from federation.server.client_manager import DeviceClientManager
-from federation.server.flags import RunSettings
+from federation.server.flags import RunSettings, parse_run
 from federation.server.rounds import CannotGoOn, DeviceServer
 
 from flwr.server.strategy import Strategy
+
+
+def parse_flags(parser: ArgumentParser, flags: str) -> tuple[argparse.Namespace, RunSettings]:
+    """Like `parse_run`, of a command line in one string; raises ValueError where that ends the process.
+
+    An engine does not hear of a process that ends by itself.
+    """
+    try:
+        return parse_run(parser, shlex.split(flags))
+    except SystemExit:
+        raise ValueError(f"this will not do, as said above: flags={flags!r}") from None
 
 
 def run_rounds(strategy: Strategy, settings: RunSettings, nodes: Nodes, quiet: bool = False) -> None:

@@ -38,7 +38,11 @@ class Node:
 
     def reply(self, message: Message) -> Message:
         """Return the reply to a message; subclasses have worse ones."""
-        return Message(pack(respond(unpack(message), self._answer)), reply_to=message)
+        answers = [self._respond(message, place) for place in range(len(unpack(message)))]
+        return Message(pack(*answers), reply_to=message)
+
+    def _respond(self, message: Message, place: int) -> bytes:
+        return respond(unpack(message)[place], self._answer)
 
     def _answer(self, task: str, instruction: Any) -> Any:
         self.asked.append((task, instruction))
@@ -48,10 +52,10 @@ class Node:
 class SharedNode(Node):
     """A node that answers for whichever client a question is for."""
 
-    def reply(self, message: Message) -> Message:
+    def _respond(self, message: Message, place: int) -> bytes:
         told = message.content["told"]
-        self.identity = replace(self.identity, cid=told["partition-id"], num_clients=told["num-partitions"])
-        return super().reply(message)
+        self.identity = replace(self.identity, cid=told["partition-ids"][place], num_clients=told["num-partitions"])
+        return super()._respond(message, place)
 
 
 class SilentNode(Node):

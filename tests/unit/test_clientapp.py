@@ -87,7 +87,8 @@ def ask(data_dir):
         message.metadata.__dict__["_message_id"] = "a message"
         reply = answer_message(message, Context(1, NODE_ID, config, RecordDict({}), {}))
         assert not reply.has_error() and reply.metadata.reply_to_message_id == "a message"
-        return read_answer(task, unpack(reply))
+        (answer,) = unpack(reply)
+        return read_answer(task, answer)
 
     return ask
 
@@ -146,7 +147,7 @@ def test_a_node_that_does_not_say_what_it_has(ask, made, capsys, missing):
     status = ask("get_properties", HANDSHAKE, **node).status
     name = missing.replace("_", "-")
     assert status.code != OK.code and status.message == f"it has no '{name}' in its --node-config"
-    assert "KeyError" in capsys.readouterr().err  # for whoever looks there
+    assert f"cannot answer: it has no '{name}' in its --node-config\n" in capsys.readouterr().err
 
 
 def test_data_that_cannot_be_had_is_told_in_a_sentence(ask, made, data_dir):

@@ -102,7 +102,7 @@ def is_well(proxy) -> bool:
 
 
 def greetings(grid: FakeGrid) -> int:
-    asked = [read_question(ServerMessage.FromString(unpack(message))) for message in grid.pushed]
+    asked = [read_question(ServerMessage.FromString(part)) for message in grid.pushed for part in unpack(message)]
     return sum(task == "get_properties" and "nonce" in ins.config for task, ins in asked)
 
 
@@ -153,24 +153,85 @@ def test_a_goodbye_is_not_sent(connect, clients):
     assert len(grid.pushed) == 1
 
 
+def hold(nodes: dict[int, Node], *, may_answer: bool) -> None:
+    for node in nodes.values():
+        (node.may_answer.set if may_answer else node.may_answer.clear)()
+
+
 def test_the_clients_of_a_simulation_share_its_nodes(connect, clients):
     nodes = {number: SharedNode(identity(0), evaluate=lambda ins: evaluation(0.25)) for number in (70, 71)}
     grid = connect(nodes, num_clients=9)
     assert clients.wait_for(9, 10)
     assert sorted(clients.by_cid()) == [*range(9)]
-    for node in nodes.values():
-        node.may_answer.clear()
+    hold(nodes, may_answer=False)
     asked = [ask(proxy, "evaluate") for proxy in clients.all().values()]
-    wait_until(lambda: len(grid.under_way) == 2 * AT_ONCE)
+    wait_until(lambda: len(grid.under_way) == 2)
     settle(grid)
-    assert len(grid.under_way) == 2 * AT_ONCE
-    for node in nodes.values():
-        node.may_answer.set()
+    assert len(grid.under_way) == 2
+    hold(nodes, may_answer=True)
     assert [question.result(10).loss for question in asked] == [0.25] * 9
-    assert grid.most_under_way == 2 * AT_ONCE
-    tested = [message.content["told"] for message in grid.pushed if message.metadata.message_type == "evaluate"]
-    assert sorted(told["partition-id"] for told in tested) == [*range(9)]
-    assert all(told["num-partitions"] == 9 and told["dataset"] == TOLD["dataset"] for told in tested)
+    told = [message.content["told"] for message in grid.pushed if message.metadata.message_type == "evaluate"]
+    assert sorted(cid for each in told for cid in each["partition-ids"]) == [*range(9)]
+    assert all(each["num-partitions"] == 9 and each["dataset"] == TOLD["dataset"] for each in told)
+
+
+def test_a_message_has_questions_to_several_clients_as_long_as_there_are_many(connect, clients):
+    nodes = {number: SharedNode(identity(0)) for number in (70, 71)}
+    nodes[70].tasks["fit"] = nodes[71].tasks["fit"] = lambda ins: fit_result(MODEL, ins.config["examples"])
+    grid = connect(nodes, num_clients=4 * AT_ONCE + 2)
+    assert clients.wait_for(4 * AT_ONCE + 2, 10)
+    hold(nodes, may_answer=False)
+    *others, first, second = clients.all().values()
+    blocking = [ask(first, "evaluate"), ask(second, "evaluate")]
+    wait_until(lambda: len(grid.under_way) == 2)
+    asked = []
+    for examples, proxy in enumerate(others):
+        asked.append(ask(proxy, "fit", FitIns(encoded(MODEL), {"examples": examples})))
+        wait_until(lambda: sum(map(len, (blocking, asked))) == len(blocking) + len(asked))
+    hold(nodes, may_answer=True)
+    assert [question.result(10).num_examples for question in asked] == [*range(4 * AT_ONCE)]
+    sizes = [len(unpack(message)) for message in grid.pushed if message.metadata.message_type == "train"]
+    assert max(sizes) == AT_ONCE and sizes[-1] == 1 and sizes == sorted(sizes, reverse=True)
+
+
+def test_questions_of_one_task_travel_together(connect, clients):
+    nodes = {70: SharedNode(identity(0))}
+    grid = connect(nodes, num_clients=5)
+    assert clients.wait_for(5, 10)
+    hold(nodes, may_answer=False)
+    first, *others = clients.all().values()
+    asked = [ask(first, "evaluate")]
+    wait_until(lambda: len(grid.under_way) == 1)
+    for proxy, task in zip(others, ["fit", "evaluate", "fit", "evaluate"]):
+        asked.append(ask(proxy, task))
+    settle(grid)
+    hold(nodes, may_answer=True)
+    assert all(question.result(10).status.code == Code.OK for question in asked)
+    for message in grid.pushed:
+        tasks = {read_question(ServerMessage.FromString(part))[0] for part in unpack(message)}
+        assert len(tasks) == 1
+
+
+class HurriedNode(SharedNode):
+    """A node that answers only the first question to train in a message."""
+
+    def reply(self, message: Message) -> Message:
+        is_fit = message.metadata.message_type == "train"
+        return Message(pack(self._respond(message, 0)), reply_to=message) if is_fit else super().reply(message)
+
+
+def test_an_answer_that_is_missing_fails_its_question_only(connect, clients):
+    nodes = {70: HurriedNode(identity(0))}
+    grid = connect(nodes, num_clients=3)
+    assert clients.wait_for(3, 10)
+    hold(nodes, may_answer=False)
+    first, *others = clients.all().values()
+    asked = [ask(first, "evaluate")]
+    wait_until(lambda: len(grid.under_way) == 1)
+    asked += [ask(proxy) for proxy in others]
+    settle(grid)
+    hold(nodes, may_answer=True)
+    assert sum(question.exception(10) is None for question in asked) == 2
 
 
 def test_a_node_that_vanishes_fails_its_question_and_is_unregistered(connect, clients, capsys):
@@ -203,21 +264,21 @@ def test_a_question_to_a_node_that_has_just_vanished(connect, clients):
 def test_a_question_whose_time_is_over_is_not_sent(connect, clients, clock):
     """It has waited for others, and nobody waits for its answer any more: the nodes have better things to do."""
     node = SharedNode(identity(0))
-    grid = connect({70: node}, num_clients=AT_ONCE + 1)
-    assert clients.wait_for(AT_ONCE + 1, 10)
-    *first, last = proxies(clients).values()
+    grid = connect({70: node}, num_clients=2)
+    assert clients.wait_for(2, 10)
+    first, last = proxies(clients).values()
     node.may_answer.clear()
-    under_way = [ask(proxy, seconds=100) for proxy in first]
-    wait_until(lambda: len(grid.under_way) == AT_ONCE)
+    under_way = ask(first, seconds=100)
+    wait_until(lambda: len(grid.under_way) == 1)
     late = ask(last, seconds=100)
     patient = ask(last, "evaluate", seconds=200)
     settle(grid)
     clock.now += 150
     node.may_answer.set()
-    assert all(question.result(10).status.code == Code.OK for question in under_way)
+    assert under_way.result(10).status.code == Code.OK
     assert reason(late).startswith("TimeoutError")
     assert patient.result(10).status.code == Code.OK
-    assert [task for task, _ in node.asked][AT_ONCE + 1 :] == ["fit"] * AT_ONCE + ["evaluate"]
+    assert [task for task, _ in node.asked][2:] == ["fit", "evaluate"]
     assert grid.pushed[-1].metadata.ttl == 50  # of its 200 seconds
 
 
@@ -385,7 +446,9 @@ class HelplessNode(Node):
     """A node whose app works, but has no client to answer."""
 
     def reply(self, message):
-        return Message(pack(refuse(unpack(message), "it has no 'partition-id' in its --node-config")), reply_to=message)
+        return Message(
+            pack(refuse(unpack(message)[0], "it has no 'partition-id' in its --node-config")), reply_to=message
+        )
 
 
 @pytest.mark.parametrize("kind", ["no client", "no app"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 from federation import checkpoint
 from federation.checkpoint import Checkpoint
 from federation.engine import nodes as module
 from federation.engine.nodes import Nodes
-from federation.engine.serverapp import run_rounds
+from federation.engine.serverapp import parse_flags, run_rounds
+from federation.flags import ArgumentParser
 from federation.report import Report
 from federation.server.flags import RunSettings
 from federation.server.strategy import DeviceFedAvg
@@ -125,3 +127,21 @@ def test_rounds_need_not_be_in_the_main_thread(settings, nodes, undrawn, tmp_pat
     thread.start()
     thread.join(30)
     assert not thread.is_alive() and checkpoint.load(tmp_path).committed == 1
+
+
+def parser() -> ArgumentParser:
+    parser = ArgumentParser("An engine.", prog="flower_app.py")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--min_num_clients", type=int, default=2)
+    return parser
+
+
+def test_the_flags_of_a_run_are_one_string():
+    args, settings = parse_flags(parser(), "--rounds 5 --results_dir 'in a folder'")
+    assert (args.rounds, settings.num_rounds, settings.results_dir) == (5, 5, Path("in a folder"))
+
+
+@pytest.mark.parametrize("flags", ["--rounds many", "--no_such_flag", "--help", "--results_dir 'x"])
+def test_flags_that_will_not_do_are_an_error_and_no_end_of_the_process(flags):
+    with pytest.raises(ValueError, match="this will not do.*flags=|No closing quotation"):
+        parse_flags(parser(), flags)
