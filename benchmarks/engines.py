@@ -1,11 +1,16 @@
 """What flower_app.py takes on Flower's engines, beside the same clients as Flower's documentation has them.
 
-    python benchmarks/engines.py
-    python benchmarks/engines.py --clients 200 --images 270 --rounds 2
+    python benchmarks/engines.py simulation
+    python benchmarks/engines.py simulation --clients 200 --images 270
+    python benchmarks/engines.py deployment
 
 A simulation on this machine, of clients with that many MNIST images (noise, which takes as long): seconds of each
 round, and the peak memory of all processes together, shared pages counted once (PSS). Both run in turn; "fits alone"
 is the same fits and evaluations in one process, one after the other, divided by the number of cores.
+
+A deployment on this machine, with two SuperNodes of 2,250 images each: a round (a fit and an evaluation of each), and
+the memory of a node with all its processes, with a process for each message, as Flower has it, and with clients that
+stay loaded.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Iterable
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -25,16 +31,17 @@ from federation import partition_file
 from federation.tables import read_table
 
 import psutil
-from common import noise, print_head, print_row, versions
+from common import noise, print_head, print_row, versions, write_partitions
+from deployment import Fleet
 from processes import ROOT
 
-SAMPLE_EVERY = 1  # seconds
+SAMPLE_EVERY = 5  # seconds; it takes the time of what is measured
 
 
-def memory_mb(process: psutil.Process) -> float:
-    """Return the megabytes of a process and all of its descendants, shared pages counted once."""
+def memory_mb(processes: Iterable[psutil.Process]) -> float:
+    """Return the megabytes of processes, shared pages counted once."""
     total = 0
-    for each in [process, *process.children(recursive=True)]:
+    for each in processes:
         try:
             total += each.memory_full_info().pss
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -52,7 +59,7 @@ def run(*command: object, **environment: object) -> tuple[str, float]:
         peak, process = 0.0, psutil.Process(popen.pid)
         while popen.poll() is None:
             try:
-                peak = max(peak, memory_mb(process))
+                peak = max(peak, memory_mb([process, *process.children(recursive=True)]))
             except psutil.NoSuchProcess:
                 break
             time.sleep(SAMPLE_EVERY)
@@ -99,16 +106,46 @@ def simulation(num_clients: int, images: int, rounds: int) -> None:
         print_row("peak memory", f"{plain_mb:.0f} MB", f"{ours_mb:.0f} MB", f"{ours_mb / plain_mb:.2f}", "")
 
 
+def deployment(rounds: int) -> None:
+    """Print the rows about a deployment."""
+    seconds, rest, work = {}, {}, {}
+    for loaded in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            write_partitions("mnist", 2, Path(folder, "data"))
+            with Fleet(Path(folder), Path(folder, "data")) as fleet:
+                fleet.start_superlink()
+                nodes = fleet.start_nodes(0, 1, loaded=loaded)
+                rest[loaded] = memory_mb(fleet.members(nodes[0]))
+                run = fleet.run(f"--rounds {rounds} --min_num_clients 2 --mnist --results_dir {folder}/results")
+                work[loaded] = 0.0
+                while run.popen.poll() is None:
+                    work[loaded] = max(work[loaded], memory_mb(fleet.members(nodes[0])))
+                    time.sleep(1)
+                rows = read_table(Path(folder, "results/rounds.csv"))
+                assert [row["clients"] for row in rows] == ["2"] * rounds, fleet.logs()
+                seconds[loaded] = [float(row["seconds"]) for row in rows]
+    for number, (plain, ours) in enumerate(zip(seconds[False], seconds[True]), start=1):
+        print_row(f"deployment: round {number}", f"{plain:.1f} s", f"{ours:.1f} s", f"{ours / plain:.2f}", "")
+    for when, mb in {"at rest": rest, "at the peak": work}.items():
+        cells = f"{mb[False]:.0f} MB", f"{mb[True]:.0f} MB", f"{mb[True] / mb[False]:.2f}"
+        print_row(f"memory of a node {when}", *cells, "")
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--images", type=int, default=54, help="of each client")
+    parser.add_argument("engine", choices=("simulation", "deployment"))
+    parser.add_argument("--clients", type=int, default=1000, help="of the simulation")
+    parser.add_argument("--images", type=int, default=54, help="of each of these")
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     print(versions())
-    print_head("what", "plain Flower", "flower_app.py", "ratio", "fits alone")
-    simulation(args.clients, args.images, args.rounds)
+    if args.engine == "simulation":
+        print_head("what", "plain Flower", "flower_app.py", "ratio", "fits alone")
+        simulation(args.clients, args.images, args.rounds)
+    else:
+        print_head("what", "a process for each message", "a client that stays loaded", "ratio", "")
+        deployment(args.rounds)
 
 
 if __name__ == "__main__":
