@@ -173,14 +173,19 @@ def test_what_does_not_fit_is_told_on_both_sides(fleet, cifar10, tmp_path):
         run.wait_for(f"cannot take part: {reason}", RUN_DEADLINE)
     run.exit_code(RUN_DEADLINE)  # Flower's, 0 whatever became of the run
     assert "there were no 1 clients for 300 s (--wait_timeout)" in run.output
-    for node, reason in reasons.items():
-        assert reason in node.output
+    for node in (odd, poor):
+        assert f"cannot answer: {reasons[node]}" in node.output
     assert "refused: the client that is loaded has dataset cifar10" in other.output
+    assert fleet.statuses() == ["finished:failed"]
 
+
+def test_a_run_with_a_wrong_flag_fails(fleet):
+    fleet.start_superlink()
     run = fleet.run("--rounds many")
     run.exit_code()
     assert "argument --rounds: must be a whole number, at least 1, not 'many'" in run.output
-    assert fleet.statuses() == ["finished:failed"] * 2
+    assert "this will not do, as said above: flags='--rounds many'" in run.output
+    assert fleet.statuses() == ["finished:failed"]
 
 
 def test_encrypted_with_keys_of_nodes(fleet):
