@@ -69,7 +69,7 @@ def mobilenet() -> nn.Module:
     model = models.mobilenet_v3_small(num_classes=10, dropout=0)  # dropout gains nothing in so few steps
     model.features[0][0].stride = (1, 1)  # the original halves images five times: 32 x 32 would end as 1 x 1
     for layer in model.modules():
-        glorot(layer)  # the original's start, meant for longer training, costs 2 points here
+        glorot(layer)  # with the original's start, round 1 brought 23 % instead of 30 % (one seed)
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 0.1  # the original's 0.01 leaves the statistics for evaluation behind for epochs
         if getattr(layer, "use_res_connect", False):
