@@ -37,6 +37,14 @@ set_seed = torch.manual_seed  # for all random numbers
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def glorot(layer: nn.Module) -> None:
+    """Start a layer as Keras does: weights from the range of Glorot and Bengio (2010), biases at 0."""
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
 def small_cnn() -> nn.Module:
     """Return a CNN for MNIST with 44,426 parameters: LeNet-5 (LeCun et al., 1998) with ReLU and max pooling."""
     return nn.Sequential(
@@ -52,20 +60,20 @@ def small_cnn() -> nn.Module:
         nn.Linear(120, 84),
         nn.ReLU(),
         nn.Linear(84, 10),
-    )
+    ).apply(glorot)
 
 
 def mobilenet() -> nn.Module:
     """Return MobileNetV3-small (Howard et al., 2019), adapted to small images and few training steps."""
     models = torchvision_models()  # like `from torchvision import models`, but 110 MB lighter
-    model = models.mobilenet_v3_small(num_classes=10)
+    model = models.mobilenet_v3_small(num_classes=10, dropout=0)  # dropout gains nothing in so few steps
     model.features[0][0].stride = (1, 1)  # the original halves images five times: 32 x 32 would end as 1 x 1
     for layer in model.modules():
+        glorot(layer)  # with the original's start, round 1 brought 23 % instead of 30 % (one seed)
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 0.1  # the original's 0.01 leaves the statistics for evaluation behind for epochs
-    for block in model.features:
-        if getattr(block, "use_res_connect", False):
-            nn.init.zeros_(block.block[-1][1].weight)  # each block starts as identity: averages well from round 1
+        if getattr(layer, "use_res_connect", False):
+            nn.init.zeros_(layer.block[-1][1].weight)  # each block starts as identity: averages well from round 1
     return model
 
 
@@ -99,8 +107,7 @@ def train(
 
     Return the mean loss per example in the last epoch, and how many epochs that was, such as 1.73.
     """
-    started = time.monotonic()
-    time_used = 0.0  # of `seconds`, from 0 to 1
+    started, time_used = time.monotonic(), 0.0  # the last: of `seconds`, from 0 to 1
     images = torch.from_numpy(examples.images).to(DEVICE)  # uint8 [n, height, width, channels]
     labels = torch.from_numpy(examples.labels).to(DEVICE)  # int64 [n]
     is_colour = images.shape[3] == 3  # digits are not augmented: a mirrored one is another sign
@@ -134,22 +141,19 @@ def train(
 def test(model: nn.Module, examples: Examples) -> tuple[float, float]:
     """Return the mean loss per example and the accuracy of the model."""
     images = torch.from_numpy(examples.images)
-    labels = torch.from_numpy(examples.labels)
+    labels = torch.from_numpy(examples.labels).to(DEVICE)
     total_loss, correct = 0.0, 0
     model.eval()
     for batch_images, batch_labels in zip(images.split(TEST_BATCH_SIZE), labels.split(TEST_BATCH_SIZE)):
         outputs = model(to_inputs(batch_images.to(DEVICE)))  # [batch, 10]
-        batch_labels = batch_labels.to(DEVICE)
         total_loss += F.cross_entropy(outputs, batch_labels, reduction="sum").item()
         correct += (outputs.argmax(1) == batch_labels).sum().item()
     return total_loss / len(labels), correct / len(labels)
 
 
 def shared_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return what clients and server exchange: weights and BatchNorm statistics, by name, in order.
-
-    BatchNorm's batch counters stay out: they are integers, an average would make floats of them.
-    """
+    """Return what clients and server exchange: weights and BatchNorm statistics, by name, in order."""
+    # Not BatchNorm's batch counters: they are integers, an average would make floats of them.
     return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
 
 
@@ -174,8 +178,7 @@ class FlowerClient(fl.client.NumPyClient):
         self.dataset = dataset
         self.model = build_model(dataset)
         self.learning_rate = LEARNING_RATE[dataset]
-        self.train_set = train_set
-        self.validation_set = validation_set
+        self.train_set, self.validation_set = train_set, validation_set
 
     def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:
         """Return an untrained model; the server asks one client for it before the first round."""
@@ -205,8 +208,7 @@ class FlowerClient(fl.client.NumPyClient):
 def make_client(settings: ClientSettings) -> FlowerClient:
     """Load this client's partition, choose how many threads to train with, and build the model."""
     train_set, validation_set = load_partition(settings.partition)
-    on_gpu = DEVICE.type == "cuda"
-    torch.set_num_threads(1 if on_gpu else choose_threads(settings, torch.set_num_threads, FlowerClient))
+    torch.set_num_threads(1 if DEVICE.type == "cuda" else choose_threads(settings, torch.set_num_threads, FlowerClient))
     return FlowerClient(settings.dataset, train_set, validation_set)
 
 

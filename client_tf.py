@@ -168,8 +168,7 @@ class FlowerClient(fl.client.NumPyClient):
         self.dataset = dataset
         self.model = build_model(dataset)
         self.learning_rate = LEARNING_RATE[dataset]
-        self.train_set = train_set
-        self.validation_set = validation_set
+        self.train_set, self.validation_set = train_set, validation_set
 
     def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:
         """Return an untrained model; the server asks one client for it before the first round."""
