@@ -22,7 +22,7 @@ from test_readme import copy_project
 from virtual_boards import VirtualBoards
 
 DISPLAY = ":97"
-SECONDS = 60  # of recording
+SECONDS = 75  # of recording
 SERVER = "python server.py --rounds 3 --min_num_clients 4 --epochs 5"
 FILTERS = (
     "mpdecimate=hi=64*12:lo=64*5:frac=0.02,setpts=N/4/TB,scale=1020:-1:flags=lanczos,split[a][b];"
@@ -61,7 +61,7 @@ def record(laptop: Laptop, folder: Path) -> None:
         ffmpeg = subprocess.Popen([*screen, "-t", str(SECONDS), "-c:v", "libx264rgb", "-crf", "0", "-y", str(video)])
         time.sleep(1)
         for cid in (0, 1):
-            type_into(cid + 1, f"ssh pi@board-{cid + 1} journalctl -f -n 3 -o cat -u flower-client@{cid}")
+            type_into(cid + 1, f"ssh pi@board-{cid + 1} journalctl -f -n 0 -o cat -u flower-client@{cid}")
         type_into(0, SERVER)
         ffmpeg.wait(SECONDS + 60)
         tmux("kill-server")
