@@ -11,7 +11,6 @@ import pytest
 from processes import free_address
 
 SERVER = "--rounds", 3, "--min_num_clients", 2
-SCRIPTS = ["client_pytorch.py", pytest.param("client_tf.py", marks=pytest.mark.slow)]
 
 
 class Run:
@@ -56,7 +55,8 @@ def make_run(start, mnist, tmp_path):
     return make_run
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["client_pytorch.py", "client_tf.py"])
 def test_the_same_seed_gives_the_same_model_whatever_is_killed(make_run, script):
     first = make_run(script, 0, 1, epochs=25).model()
     reverse = make_run(script, 1, 0, epochs=25)

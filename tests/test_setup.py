@@ -338,6 +338,7 @@ def test_a_clone_has_the_line_ends_that_scripts_need(copy, tmp_path, setting):
     assert run(clone / "run_demo.sh", "--help", cwd=clone).returncode == 0
 
 
+@pytest.mark.slow
 def test_linters_and_tests_run_without_git(copy, tmp_path):
     """In an unpacked archive, in a clone of somebody else ("dubious ownership"), and where there is no git."""
     (copy / ".venv").symlink_to(ROOT / ".venv")

@@ -41,6 +41,7 @@ def test_the_same_seed_gives_the_model_of_server_py_bit_for_bit(simulate, proces
     assert model(results) == model(by_server_py.results)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_and_the_run_goes_on_later(simulate, results):
     simulation = simulate("--rounds", 3, "--sample_fraction", 0.5, "--epochs", 30)
     simulation.wait_for(f"round 1: {NUM_CLIENTS // 2} results and 0 failures")
