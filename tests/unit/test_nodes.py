@@ -170,6 +170,7 @@ def test_the_clients_of_a_simulation_share_its_nodes(connect, clients):
     assert len(grid.under_way) == 2
     hold(nodes, may_answer=True)
     assert [question.result(10).loss for question in asked] == [0.25] * 9
+    assert grid.most_under_way == 2
     told = [message.content["told"] for message in grid.pushed if message.metadata.message_type == "evaluate"]
     assert sorted(cid for each in told for cid in each["partition-ids"]) == [*range(9)]
     assert all(each["num-partitions"] == 9 and each["dataset"] == TOLD["dataset"] for each in told)
@@ -182,30 +183,37 @@ def test_a_message_has_questions_to_several_clients_as_long_as_there_are_many(co
     assert clients.wait_for(4 * AT_ONCE + 2, 10)
     hold(nodes, may_answer=False)
     *others, first, second = clients.all().values()
-    blocking = [ask(first, "evaluate"), ask(second, "evaluate")]
+    for proxy in (first, second):
+        ask(proxy, "evaluate")
     wait_until(lambda: len(grid.under_way) == 2)
     asked = []
     for examples, proxy in enumerate(others):
         asked.append(ask(proxy, "fit", FitIns(encoded(MODEL), {"examples": examples})))
-        wait_until(lambda: sum(map(len, (blocking, asked))) == len(blocking) + len(asked))
+    settle(grid)
     hold(nodes, may_answer=True)
     assert [question.result(10).num_examples for question in asked] == [*range(4 * AT_ONCE)]
     sizes = [len(unpack(message)) for message in grid.pushed if message.metadata.message_type == "train"]
     assert max(sizes) == AT_ONCE and sizes[-1] == 1 and sizes == sorted(sizes, reverse=True)
 
 
-def test_questions_of_one_task_travel_together(connect, clients):
-    nodes = {70: SharedNode(identity(0))}
-    grid = connect(nodes, num_clients=5)
-    assert clients.wait_for(5, 10)
-    hold(nodes, may_answer=False)
+def occupy(connect, clients, node: Node, num_clients: int) -> tuple[FakeGrid, list, list[Future]]:
+    """Have a node hold back a first answer; return the grid, the other clients and that question."""
+    grid = connect({70: node}, num_clients=num_clients)
+    assert clients.wait_for(num_clients, 10)
+    node.may_answer.clear()
     first, *others = clients.all().values()
     asked = [ask(first, "evaluate")]
     wait_until(lambda: len(grid.under_way) == 1)
+    return grid, others, asked
+
+
+def test_questions_of_one_task_travel_together(connect, clients):
+    node = SharedNode(identity(0))
+    grid, others, asked = occupy(connect, clients, node, 5)
     for proxy, task in zip(others, ["fit", "evaluate", "fit", "evaluate"]):
         asked.append(ask(proxy, task))
     settle(grid)
-    hold(nodes, may_answer=True)
+    node.may_answer.set()
     assert all(question.result(10).status.code == Code.OK for question in asked)
     for message in grid.pushed:
         tasks = {read_question(ServerMessage.FromString(part))[0] for part in unpack(message)}
@@ -221,16 +229,11 @@ class HurriedNode(SharedNode):
 
 
 def test_an_answer_that_is_missing_fails_its_question_only(connect, clients):
-    nodes = {70: HurriedNode(identity(0))}
-    grid = connect(nodes, num_clients=3)
-    assert clients.wait_for(3, 10)
-    hold(nodes, may_answer=False)
-    first, *others = clients.all().values()
-    asked = [ask(first, "evaluate")]
-    wait_until(lambda: len(grid.under_way) == 1)
+    node = HurriedNode(identity(0))
+    grid, others, asked = occupy(connect, clients, node, 3)
     asked += [ask(proxy) for proxy in others]
     settle(grid)
-    hold(nodes, may_answer=True)
+    node.may_answer.set()
     assert sum(question.exception(10) is None for question in asked) == 2
 
 
