@@ -59,5 +59,7 @@ fi
 if [ "$run" = all ]; then
     setup_other .venv-flower-1.25 tests/requirements_flower_1_25.txt "$bin/python"
     set -- --all "$@"
+else
+    set -- --numprocesses 2 --dist loadfile "$@" # two files at a time: much of the time is waiting
 fi
 PATH="$bin:$PATH" "$bin/python" -m pytest "$@"
