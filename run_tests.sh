@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets everything up, then runs the linters and the tests: all but the slow ones (about 40 minutes on 2 cores), only
+# Sets everything up, then runs the linters and the tests: all but the slow ones (about 20 minutes on 2 cores), only
 # tests/unit (seconds, once everything is installed), also what takes long, downloads a lot or needs root (100 minutes).
 # Other words go to pytest.
 #

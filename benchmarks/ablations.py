@@ -8,6 +8,7 @@ federation of one round. Each line is the time or memory with the measure, divid
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import subprocess
@@ -157,6 +158,7 @@ def sampling() -> None:
 
 def main() -> None:
     """Measure and print the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(versions())
     print_head("ablation", "MNIST", "CIFAR-10")
     compare_times()

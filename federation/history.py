@@ -34,6 +34,8 @@ def draw_history(path: Path, rounds: Rows, clients: Rows) -> None:
     for cid in sorted(cid for cid in by_cid if cid == cid):  # plain Flower clients have none: NaN
         _draw_curve(axes[2], by_cid[cid], "seconds", f"client {cid:.0f}")
     axes[2].set(title="Training time by client", xlabel="round", ylabel="seconds")
+    axes[2].update_datalim([(1, 0)])  # before the limits are chosen: their margin is for the whole height then
+    axes[2].autoscale_view()
     axes[2].set_ylim(bottom=0)
     if 1 <= len(axes[2].get_lines()) <= 10:  # more names than that hide the curves
         axes[2].legend()
