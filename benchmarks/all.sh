@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures everything that benchmarks/README.md has, and writes the tables into the folder results/benchmarks, a file
-# for each script: some hours, on a machine with nothing else to do.
+# for each script: about two hours, on a machine with nothing else to do.
 #
 #     sudo benchmarks/all.sh data
 #     sudo benchmarks/all.sh data accuracy client_costs
@@ -27,16 +27,21 @@ measure() {
 }
 
 measure accuracy pytorch --data_dir "$data" --seeds 0 1 2 3 4
-measure accuracy tf --data_dir "$data"
+measure accuracy tf --data_dir "$data" --seeds 0 1 2 3 4
 measure accuracy pytorch --mnist --data_dir sample_data --num_partitions 2 --seeds 0 1 2 3 4
-measure accuracy tf --mnist --data_dir sample_data --num_partitions 2
+measure accuracy tf --mnist --data_dir sample_data --num_partitions 2 --seeds 0 1 2 3 4
+measure accuracy pytorch --data_dir "$data" --num_partitions 2
+measure accuracy tf --data_dir "$data" --num_partitions 2
+measure accuracy pytorch --mnist --data_dir "$data" --num_partitions 2
+measure accuracy tf --mnist --data_dir "$data" --num_partitions 2
 measure client_costs
 measure several_clients
 measure many_clients
+measure ablations
+measure accuracy_over_time --data_dir "$data" --picture _static/accuracy_over_time.png
 measure engines simulation
 measure engines simulation --clients 200 --images 270
 measure engines deployment
-measure ablations
-measure unequal_boards --data_dir "$data" --points "$results/unequal_boards.csv" --picture _static/unequal_boards.png
-measure shared_link --points "$results/shared_link.csv" --modes full half
-measure accuracy_over_time --data_dir "$data" --picture _static/accuracy_over_time.png
+boards=(--data_dir "$data" --points "$results/unequal_boards.csv" --picture _static/unequal_boards.png)
+measure unequal_boards "${boards[@]}" --kinds pytorch-mnist --seeds 1 --budget 70
+measure shared_link --points "$results/shared_link.csv" --modes full half --models mnist cifar10
