@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import signal
 
+from federation.device.about import describe
 from federation.tables import read_table
 
 import numpy as np
 import pytest
-from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, needs_py38_pytorch, needs_py38_tf
+from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, copy_sample, needs_py38_pytorch, needs_py38_tf
 from processes import PROMPTLY, federate
 
 THREE_ROUNDS = "--rounds", 3, "--sample_fraction", 1.0
@@ -47,14 +51,27 @@ def test_mnist_is_learnt(processes, mnist, framework):
             for server_round in (1, 2, 3)
             for task in ("fit on 2025", "evaluate on 225")
         ]
-        others = [line for line in client.own_lines if not line.startswith("round")]
+        assert "training on " in client.output  # so many cores; again, when other tests' clients come or go
+        others = [line for line in client.own_lines if not line.startswith(("round", "training on "))]
         assert others[-2].startswith("connecting to ") and others[-1] == "the server has ended the run"
-        expected = ".npz is ready", "training on ", "no server at "
+        expected = ".npz is ready", "no server at "
         assert all(any(words in line for words in expected) for line in others[:-2]), others
     with np.load(federation.results / "model.npz") as model:
         assert sum(model[name].size for name in model.files) == 44426
     for row in federation.client_rows:
         assert row["device"] and float(row["peak_memory_mb"]) > 0 and 0 < float(row["seconds"]) < 300
+
+
+def test_clients_on_one_machine_share_its_cores(processes, tmp_path):
+    """Whatever was found out when a client was alone. With more threads than cores, a round would take minutes."""
+    data_dir, cores = copy_sample(tmp_path / "data"), len(os.sched_getaffinity(0))
+    kept = {"device": f"{describe()}, {cores} cores", "threads": cores}
+    (data_dir / "mnist/threads_client_pytorch.json").write_text(json.dumps(kept))
+    client_arguments = ("--mnist", "--num_clients", 2, "--data_dir", data_dir)
+    for client in federate(processes, "client_pytorch.py", THREE_ROUNDS, client_arguments).clients:
+        assert "measured before, kept in" in client.output
+        threads = re.findall(rf"training on (\d+) of {cores} cores", client.output)
+        assert int(threads[-1]) <= max(1, cores // 2)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

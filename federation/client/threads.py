@@ -1,13 +1,16 @@
-"""How many threads a client trains with: as many as help on this device, found out by trying."""
+"""How many threads a client trains with: as many as help on this device, and no more than its share of the cores."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import math
 import os
+import secrets
 import select
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -28,17 +31,70 @@ TRIAL_CONFIG: dict[str, Scalar] = {"epochs": 1, "batch_size": 16}
 TRIAL_TIME = 0.5  # seconds
 TRIAL_TIMEOUT = 180  # seconds; TensorFlow on a small board takes a minute to prepare a model
 WORTHWHILE = 0.7  # twice the threads have to bring the time down to this part; 0.5 would be perfect
+HERE = "embedded-devices-client-"  # begins the name of a socket that each client has, for the others to count
 
 MakeClient = Callable[[str, Examples, Examples], NumPyClient]  # from a data set's name, images to train and to validate
+
+
+class SharedCores:
+    """The cores of this machine, of which each client on it has its share.
+
+    More threads than cores would do great harm: those of PyTorch wait for each other hundreds of times in a step, each
+    time until the system has given a core to all of them. Two clients with two threads each on two cores took over 40
+    times as long for a fit as with one thread.
+    """
+
+    def __init__(self) -> None:
+        self.set_threads: Callable[[int], object] | None = None
+        self.most = self.threads = 1
+        self.socket: socket.socket | None = None
+
+    def count_me(self) -> None:
+        """Let the other clients know of this one, as long as its process lives."""
+        if sys.platform.startswith("linux") and self.socket is None:  # elsewhere, nobody has several threads
+            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self.socket.bind(f"\0{HERE}{secrets.token_hex(8)}")  # a name without a file, gone with the process
+
+    @property
+    def total(self) -> int:
+        """How many cores this process may use."""
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    @property
+    def clients(self) -> int:
+        """How many clients there are on this machine."""
+        try:
+            return max(1, Path("/proc/net/unix").read_text().count(f"@{HERE}"))
+        except OSError:
+            return 1
+
+    @property
+    def share(self) -> int:
+        """How many threads each of them may have."""
+        return max(1, self.total // self.clients)
+
+    def before_fit(self) -> None:
+        """Take as many threads as help and the share allows: other clients may have come or gone."""
+        threads = min(self.most, self.share)
+        if self.set_threads and threads != self.threads:
+            with contextlib.suppress(RuntimeError):  # TensorFlow: its number is final once it has computed anything
+                self.set_threads(threads)
+                self.threads = threads
+                print(f"training on {threads} of {self.total} cores (clients on this machine: {self.clients})")
+
+
+shared_cores = SharedCores()
 
 
 def choose_threads(settings: ClientSettings, set_threads: Callable[[int], object], make_client: MakeClient) -> int:
     """Return `settings.threads`, or else the number of threads with which `fit` is fast on this device.
 
-    More threads are taken only if they make it clearly faster: the rest of the cores may have other clients to serve.
-    The number is kept with the data for the next start; the file is named in what is printed.
+    More threads are taken only if they make it clearly faster, and no more than this client's share of the cores; from
+    then on, `shared_cores` adapts them before each fit. What was measured on all cores is kept with the data for the
+    next start; the file is named in what is printed.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shared_cores.count_me()
+    cores, share = shared_cores.total, shared_cores.share
     path = settings.partition.data_dir / settings.dataset / f"threads_{Path(inspect.getfile(make_client)).stem}.json"
     device = f"{describe()}, {cores} cores"  # the file may have come from another one, with the data
 
@@ -49,10 +105,15 @@ def choose_threads(settings: ClientSettings, set_threads: Callable[[int], object
     if threads is None:
         threads, origin = _read(path, device), f"measured before, kept in {path}"
     if threads is None:
-        threads = _fewest_worthwhile(seconds, cores)
-        origin = f"measured, kept in {path}" if threads and _write(path, device, threads) else "measured"
+        threads = _fewest_worthwhile(seconds, share)
+        is_kept = threads and share == cores and _write(path, device, threads)
+        origin = f"measured, kept in {path}" if is_kept else "measured"
     if threads is None:
         threads, origin = 1, "more could not be tried"
+    if settings.threads is None:
+        shared_cores.most, shared_cores.set_threads = threads, set_threads
+        threads = shared_cores.threads = min(threads, share)
+        origin += "" if share == cores else f"; clients on this machine: {shared_cores.clients}"
     print(f"training on {threads} of {cores} cores ({origin})")
     return threads
 

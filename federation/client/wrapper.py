@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 from federation import handshake
 from federation.client.progress import progress
+from federation.client.threads import shared_cores
 from federation.device.about import vital_signs
 from federation.device.power import Meter
 from federation.messages import failure
@@ -86,6 +87,7 @@ class ClientWrapper:
             return self.last_result
         self.last_result = None  # not in memory while it trains
         instruction.parameters = self.inbound.receive(instruction.parameters)
+        shared_cores.before_fit()
         result = _measured("fit", self.client.fit, instruction, self.meter)
         result.parameters = self.inbound.answer(result.parameters)
         self.inbound.forget()  # the next model is another one

@@ -43,6 +43,7 @@ def choose(tmp_path, monkeypatch, forked):
     clock = [0.0]
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     monkeypatch.setattr(threads, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(threads, "HERE", f"client-of-a-test-{os.getpid()}-")
 
     def choose(seconds, number=None, data_dir=tmp_path, dataset="mnist", script="/somewhere/client_x.py"):
         set_to: list[int] = []
@@ -63,6 +64,9 @@ def choose(tmp_path, monkeypatch, forked):
 
         as_if_from(script, Client, monkeypatch)
         settings = ClientSettings(Partition(dataset, 0, 50, data_dir), threads=number)
+        if threads.shared_cores.socket:  # of the client before, whose process would be gone
+            threads.shared_cores.socket.close()
+        monkeypatch.setattr(threads, "shared_cores", threads.SharedCores())
         chosen = threads.choose_threads(settings, set_to.append, Client)
         assert set_to == []  # the trials took place elsewhere
         for child in forked:
@@ -198,3 +202,73 @@ def test_no_fork_no_trial(choose, forked, monkeypatch, tmp_path, capsys):
     assert choose(lambda threads: 0.08 / threads) == 1
     assert forked == [] and kept(tmp_path) == []
     assert capsys.readouterr().out == "training on 1 of 4 cores (more could not be tried)\n"
+
+
+@pytest.fixture
+def another_client():
+    """Return a function that starts another client on this machine, as far as the first one can tell."""
+    others = []
+
+    def another_client() -> threads.SharedCores:
+        others.append(threads.SharedCores())
+        others[-1].count_me()
+        return others[-1]
+
+    yield another_client
+    for other in others:
+        other.socket.close()
+
+
+def test_other_clients_have_their_share_of_the_cores(choose, another_client, forked, capsys, tmp_path):
+    for clients, cores in ((2, 2), (3, 1), (4, 1), (5, 1)):
+        another_client()
+        assert choose(lambda threads: 0.08 / threads) == cores
+        said = f"training on {cores} of 4 cores (measured; clients on this machine: {clients})\n"
+        assert capsys.readouterr().out == said
+    assert len(forked) == 2 and kept(tmp_path) == []  # nothing that would hold for a client alone
+
+
+def test_what_was_measured_alone_is_the_most(choose, another_client, forked):
+    assert choose(lambda threads: 0.08 / min(threads, 2)) == 2
+    another_client()
+    assert choose(lambda threads: 1 / 0) == 2
+    another_client()
+    assert choose(lambda threads: 1 / 0) == 1
+
+
+def test_threads_change_with_the_clients_on_this_machine(choose, another_client, capsys):
+    choose(lambda threads: 0.08 / threads)
+    set_to: list[int] = []
+    threads.shared_cores.set_threads = set_to.append
+    capsys.readouterr()
+    threads.shared_cores.before_fit()
+    first, second = another_client(), another_client()
+    for _ in range(2):
+        threads.shared_cores.before_fit()
+    first.socket.close()
+    threads.shared_cores.before_fit()
+    second.socket.close()
+    threads.shared_cores.before_fit()
+    assert set_to == [1, 2, 4]
+    assert capsys.readouterr().out == "".join(
+        f"training on {number} of 4 cores (clients on this machine: {clients})\n"
+        for number, clients in ((1, 3), (2, 2), (4, 1))
+    )
+
+
+def test_a_number_that_is_final_or_asked_for_stays(choose, another_client, capsys):
+    choose(lambda threads: 0.08 / threads)
+
+    def final(number):
+        raise RuntimeError("cannot be modified after initialization")
+
+    threads.shared_cores.set_threads = final
+    another_client()
+    capsys.readouterr()
+    threads.shared_cores.before_fit()
+    assert capsys.readouterr().out == "" and threads.shared_cores.threads == 4
+
+    assert choose(lambda threads: 1 / 0, number=4) == 4
+    assert "training on 4 of 4 cores (--threads)" in capsys.readouterr().out
+    threads.shared_cores.before_fit()
+    assert capsys.readouterr().out == ""
