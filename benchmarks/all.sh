@@ -38,7 +38,7 @@ measure client_costs
 measure several_clients
 measure many_clients
 measure ablations
-measure accuracy_over_time --data_dir "$data" --picture _static/accuracy_over_time.png
+measure accuracy_over_time --data_dir "$data" --seconds 30 --picture _static/accuracy_over_time.png
 measure engines simulation
 measure engines simulation --clients 200 --images 270
 measure engines deployment
