@@ -202,7 +202,7 @@ class TestFleet:
         output = laptop.paste(readme(2))
         for name in ("board-1", "board-2.local", "board-3", "board-4"):
             # Or "activating": its run is over, and systemd starts it anew in a moment.
-            assert re.search(rf"^ +{name}: '?activ(e|ating) since ", output, re.M), output
+            assert re.search(rf"^ +{name}: '?(active|activating) since ", output, re.M), output
         assert "Warning" not in output and "journal" not in output and output.count("the server has ended the run") >= 4
 
     def test_only_what_is_new_is_copied_and_started(self, boards, laptop, first_run):
