@@ -55,7 +55,6 @@ def mobilenet() -> keras.Model:
     """Return MobileNetV3-small (Howard et al., 2019), adapted to small images and few training steps."""
     # It takes pixels from 0 to 255. Without dropout: its random numbers would not come from the seed of a fit.
     original = keras.applications.MobileNetV3Small((32, 32, 3), weights=None, classes=10, dropout_rate=0)
-    names = [layer.name.lower() for layer in original.layers]
 
     def adapted(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
@@ -64,7 +63,7 @@ def mobilenet() -> keras.Model:
             config["strides"] = 1  # the original halves images five times: 32 x 32 would end as 1 x 1
         if isinstance(layer, keras.layers.BatchNormalization):
             config["momentum"] = 0.9  # the original's 0.999 leaves the statistics for evaluation behind for epochs
-            if block + "add" in names:
+            if any(other.name.lower() == block + "add" for other in original.layers):
                 config["gamma_initializer"] = "zeros"  # each block starts as identity: averages well from round 1
         return layer.__class__.from_config(config)
 
@@ -73,7 +72,7 @@ def mobilenet() -> keras.Model:
 
 def build_model(dataset: str) -> keras.Model:
     """Return an untrained model for `dataset`, "mnist" or "cifar10"."""
-    keras.utils.set_random_seed(random.getrandbits(31))
+    keras.utils.set_random_seed(random.getrandbits(31))  # for the weights
     model = small_cnn() if dataset == "mnist" else mobilenet()
     model.compile(
         optimizer=keras.optimizers.Adam(weight_decay=0.01),
@@ -82,6 +81,7 @@ def build_model(dataset: str) -> keras.Model:
         jit_compile=False,  # compiling takes longer than a short training gains, and 1 GB
     )
     model.optimizer.build(model.trainable_variables)
+    tf.random.set_seed(0)  # the same everywhere: what is random in a fit has a seed of its own
     return model
 
 
