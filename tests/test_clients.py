@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 
-from federation.device.about import describe
 from federation.tables import read_table
 
 import numpy as np
 import pytest
-from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, copy_sample, needs_py38_pytorch, needs_py38_tf
+from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, copy_sample, keep_threads, needs_py38_pytorch, needs_py38_tf
 from processes import PROMPTLY, federate
 
 THREE_ROUNDS = "--rounds", 3, "--sample_fraction", 1.0
@@ -65,8 +63,7 @@ def test_mnist_is_learnt(processes, mnist, framework):
 def test_clients_on_one_machine_share_its_cores(processes, tmp_path):
     """Whatever was found out when a client was alone. With more threads than cores, a round would take minutes."""
     data_dir, cores = copy_sample(tmp_path / "data"), len(os.sched_getaffinity(0))
-    kept = {"device": f"{describe()}, {cores} cores", "threads": cores}
-    (data_dir / "mnist/threads_client_pytorch.json").write_text(json.dumps(kept))
+    keep_threads(data_dir, cores)
     client_arguments = ("--mnist", "--num_clients", 2, "--data_dir", data_dir)
     for client in federate(processes, "client_pytorch.py", THREE_ROUNDS, client_arguments).clients:
         assert "measured before, kept in" in client.output

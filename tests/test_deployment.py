@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import shutil
 import stat
@@ -13,11 +11,11 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 from federation import checkpoint
-from federation.device.about import describe
 from federation.tables import read_table
 
 import psutil
 import pytest
+from conftest import keep_threads
 from deployment import Fleet, Watch, kill
 from processes import DEADLINE, PROMPTLY, ROOT, federate
 
@@ -42,8 +40,7 @@ def fleet(tmp_path_factory, mnist) -> Iterator[Fleet]:
 @pytest.fixture
 def one_thread(mnist) -> None:
     """Have all clients train on one thread, as if more had been tried on this device: sums depend on their number."""
-    kept = {"device": f"{describe()}, {len(os.sched_getaffinity(0))} cores", "threads": 1}
-    (mnist / "mnist/threads_client_pytorch.json").write_text(json.dumps(kept))
+    keep_threads(mnist, 1)
 
 
 def model(results: Path) -> list[bytes]:

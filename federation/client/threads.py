@@ -75,8 +75,10 @@ class SharedCores:
 
     def before_fit(self) -> None:
         """Take as many threads as help and the share allows: other clients may have come or gone."""
+        if self.set_threads is None:  # the number was asked for
+            return
         threads = min(self.most, self.share)
-        if self.set_threads and threads != self.threads:
+        if threads != self.threads:
             with contextlib.suppress(RuntimeError):  # TensorFlow: its number is final once it has computed anything
                 self.set_threads(threads)
                 self.threads = threads
