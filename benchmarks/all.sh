@@ -44,4 +44,6 @@ measure engines simulation --clients 200 --images 270
 measure engines deployment
 boards=(--data_dir "$data" --points "$results/unequal_boards.csv" --picture _static/unequal_boards.png)
 measure unequal_boards "${boards[@]}" --kinds pytorch-mnist --seeds 1 --budget 70
-measure shared_link --points "$results/shared_link.csv" --modes full half --models mnist cifar10
+link=(--points "$results/shared_link.csv" --modes full half --models mnist cifar10)
+measure shared_link "${link[@]}"
+measure shared_link "${link[@]}" --mbit 0 --data_dir "$data" --seeds 1 2 3
