@@ -84,11 +84,8 @@ def build_model(dataset: str) -> nn.Module:
 
 
 def to_inputs(images: Tensor) -> Tensor:
-    """Turn uint8 images [n, height, width, channels] into floats [n, channels, height, width].
-
-    Each image gets mean 0 and variance 1, so that models need not learn of brightness and contrast.
-    """
-    return F.layer_norm(images.float(), images.shape[1:]).permute(0, 3, 1, 2)
+    """Turn uint8 images [n, height, width, channels] into floats from -1 to 1 [n, channels, height, width]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def augment(images: Tensor) -> Tensor:
@@ -198,7 +195,8 @@ class FlowerClient(fl.client.NumPyClient):
         epochs, batch_size = int(config.get("epochs", EPOCHS)), int(config.get("batch_size", BATCH_SIZE))
         seconds = float(config.get("fit_seconds", math.inf))
         loss, epochs_done = train(self.model, self.train_set, self.learning_rate, epochs, batch_size, seconds)
-        return get_parameters(self.model), len(self.train_set.labels), {"train_loss": loss, "epochs": epochs_done}
+        metrics: dict[str, Scalar] = {"train_loss": loss, "epochs": epochs_done}
+        return get_parameters(self.model), len(self.train_set.labels), metrics
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
         """Test the global model on images of this client that it does not train on."""
@@ -217,7 +215,9 @@ def make_client(settings: ClientSettings) -> FlowerClient:
 def main() -> None:
     """Make this client, and take part in the server's rounds."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--cid", type=whole_number(0), required=True, help="its partition: 0 to NUM_CLIENTS - 1")
+    parser.add_argument(
+        "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
+    )
     parser.add_argument(
         "--server_address", type=server_address, default="127.0.0.1:8080", help="HOST:PORT (default: %(default)s)"
     )

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import random
 import time
-from functools import partial
 
 from federation.addresses import server_address
 from federation.client.connection import stay_connected
@@ -32,8 +31,6 @@ NUM_CLIENTS = 50  # number of partitions of the data set, the same on all client
 EPOCHS, BATCH_SIZE = 3, 16  # in a round, for a server that does not say; ours does: see fit_config in server.py
 LEARNING_RATE = {"cifar10": 1e-3, "mnist": 3e-3}  # at its peak
 TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
-# Gives each image mean 0 and variance 1, so that models need not learn of brightness and contrast.
-Standardization = partial(keras.layers.LayerNormalization, axis=(1, 2, 3), center=False, scale=False)
 set_seed = random.seed  # for all random numbers; to set TensorFlow's own in each fit would take seconds
 
 
@@ -41,7 +38,7 @@ def small_cnn() -> keras.Model:
     """Return a CNN for MNIST with 44,426 parameters: LeNet-5 (LeCun et al., 1998) with ReLU and max pooling."""
     layers = [
         keras.Input((28, 28, 1)),
-        Standardization(),
+        keras.layers.Rescaling(1 / 127.5, offset=-1),  # uint8 from 0 to 255 -> -1 to 1
         keras.layers.Conv2D(6, kernel_size=5, activation="relu"),  # [n, 28, 28, 1] -> [n, 24, 24, 6]
         keras.layers.MaxPooling2D(),  # -> [n, 12, 12, 6]
         keras.layers.Conv2D(16, kernel_size=5, activation="relu"),  # -> [n, 8, 8, 16]
@@ -56,7 +53,7 @@ def small_cnn() -> keras.Model:
 
 def mobilenet() -> keras.Model:
     """Return MobileNetV3-small (Howard et al., 2019), adapted to small images and few training steps."""
-    # Without dropout: its random numbers would not come from the seed of a fit.
+    # It takes pixels from 0 to 255. Without dropout: its random numbers would not come from the seed of a fit.
     original = keras.applications.MobileNetV3Small((32, 32, 3), weights=None, classes=10, dropout_rate=0)
 
     def adapted(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -68,7 +65,7 @@ def mobilenet() -> keras.Model:
             config["momentum"] = 0.9  # the original's 0.999 leaves the statistics for evaluation behind for epochs
             if any(other.name.lower() == block + "add" for other in original.layers):
                 config["gamma_initializer"] = "zeros"  # each block starts as identity: averages well from round 1
-        return Standardization() if isinstance(layer, keras.layers.Rescaling) else layer.from_config(config)
+        return layer.__class__.from_config(config)
 
     return keras.models.clone_model(original, clone_function=adapted)
 
@@ -189,7 +186,8 @@ class FlowerClient(fl.client.NumPyClient):
         epochs, batch_size = int(config.get("epochs", EPOCHS)), int(config.get("batch_size", BATCH_SIZE))
         seconds = float(config.get("fit_seconds", math.inf))
         loss, epochs_done = train(self.model, self.train_set, self.learning_rate, epochs, batch_size, seconds)
-        return get_parameters(self.model), len(self.train_set.labels), {"train_loss": loss, "epochs": epochs_done}
+        metrics: dict[str, Scalar] = {"train_loss": loss, "epochs": epochs_done}
+        return get_parameters(self.model), len(self.train_set.labels), metrics
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
         """Test the global model on images of this client that it does not train on."""
@@ -217,7 +215,9 @@ def make_client(settings: ClientSettings) -> FlowerClient:
 def main() -> None:
     """Make this client, and take part in the server's rounds."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--cid", type=whole_number(0), required=True, help="its partition: 0 to NUM_CLIENTS - 1")
+    parser.add_argument(
+        "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
+    )
     parser.add_argument(
         "--server_address", type=server_address, default="127.0.0.1:8080", help="HOST:PORT (default: %(default)s)"
     )
