@@ -43,7 +43,8 @@ measure engines simulation
 measure engines simulation --clients 200 --images 270
 measure engines deployment
 boards=(--data_dir "$data" --points "$results/unequal_boards.csv" --picture _static/unequal_boards.png)
-measure unequal_boards "${boards[@]}" --kinds pytorch-mnist --seeds 1 --budget 70
+modes=(whole fit_seconds=auto fit_seconds=1 round_timeout=10)
+measure unequal_boards "${boards[@]}" --kinds pytorch-mnist --seeds 1 --budget 70 --modes "${modes[@]}"
 link=(--points "$results/shared_link.csv" --modes full half --models mnist cifar10)
 measure shared_link "${link[@]}"
 measure shared_link "${link[@]}" --mbit 0 --data_dir "$data" --seeds 1 2 3
