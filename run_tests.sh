@@ -44,7 +44,7 @@ echo "== linters"
 
 echo "== tests"
 if [ "$run" = quick ]; then
-    exec "$bin/python" -m pytest --quiet tests/unit "$@"
+    exec "$bin/python" -m pytest --quiet --numprocesses 2 tests/unit "$@"
 fi
 py38=
 for candidate in python3.8 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
