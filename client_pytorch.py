@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 import time
 
-from federation.addresses import server_address
 from federation.client.connection import stay_connected
 from federation.client.flags import ClientSettings, parse_client
+from federation.client.light_import import AdamW, torchvision_models
 from federation.client.progress import show_progress
 from federation.client.threads import choose_threads
-from federation.device.light_import import AdamW, torchvision_models
+from federation.data.partitions import Examples, load_partition
 from federation.flags import ArgumentParser, whole_number
-from federation.partitions import Examples, load_partition
+from federation.wire.addresses import server_address
 
 import flwr as fl
 import torch

@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from federation.data.partitions import prepare_all
 from federation.engine.clientapp import answer_message
 from federation.engine.nodes import Nodes, SharedNodes
 from federation.engine.serverapp import parse_flags, run_rounds
 from federation.flags import ArgumentParser, add_alpha, dataset_name, fraction, whole_number
-from federation.partitions import prepare_all
 from federation.server.flags import parse_run
 
 from flwr.app import Context, Message

@@ -29,7 +29,7 @@ trap 'exit 130' INT TERM
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT # leaves no process behind, however this ends
 
 echo "== cutting the sample into two partitions"
-$python -m federation.partitions --mnist --num_clients 2 --cid 0 1 --test --data_dir sample_data
+$python -m federation.data --mnist --num_clients 2 --cid 0 1 --test --data_dir sample_data
 
 echo "== starting the server and two clients in $framework; their output goes to $results/client_*.log"
 $python server.py --rounds 3 --min_num_clients 2 --sample_fraction 1.0 --server_address "127.0.0.1:$port" \

@@ -37,6 +37,7 @@ echo "== linters"
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 "$bin/mypy"
+"$bin/lint-imports" --no-cache
 "$bin/shellcheck" ./*.sh ./*/*.sh .ci/run
 "$bin/hadolint" base_images/*/Dockerfile
 [ "$run" = quick ] || PATH="$bin:$PATH" "$bin/ansible-lint" --offline --profile production fleet # half a minute

@@ -17,8 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Callable
 
+from federation.data.partitions import Examples, load_test_split, test_class_names
 from federation.flags import ArgumentParser, dataset_name, fraction, whole_number
-from federation.partitions import Examples, load_test_split, test_class_names
 from federation.server.flags import parse_server
 from federation.server.rounds import CannotGoOn
 from federation.server.serve import serve

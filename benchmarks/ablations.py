@@ -20,8 +20,8 @@ from typing import Callable, Iterable
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from federation.client.light_import import AdamW
 from federation.device import power, sensors
-from federation.device.light_import import AdamW
 
 import torch
 from common import NUM_IMAGES, noise, print_head, print_row, versions
@@ -135,7 +135,7 @@ def compare_peaks() -> None:
 
 def compare_imports() -> None:
     """Print the lines about torchvision, which only CIFAR-10 needs."""
-    light = import_cost("from federation.device.light_import import torchvision_models\ntorchvision_models()")
+    light = import_cost("from federation.client.light_import import torchvision_models\ntorchvision_models()")
     full = import_cost("import torchvision.models")
     print_row("torchvision's models alone: time", "-", f"{light[0] / full[0]:.2f}")
     print_row("torchvision's models alone: memory", "-", f"{light[1]:.0f} instead of {full[1]:.0f} MB")

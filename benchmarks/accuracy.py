@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from federation.data.partitions import Examples, Partition, load_partition, load_test_split
 from federation.flags import dataset_name, path
-from federation.partitions import Examples, Partition, load_partition, load_test_split
 
 import numpy as np
 from baseline import load_client

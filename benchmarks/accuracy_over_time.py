@@ -17,8 +17,8 @@ from types import SimpleNamespace
 from typing import Any, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from federation.data.partitions import Examples, Partition, load_partition, load_test_split
 from federation.flags import path
-from federation.partitions import Examples, Partition, load_partition, load_test_split
 
 import baseline
 import torch

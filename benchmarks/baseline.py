@@ -86,7 +86,7 @@ def load_client(framework: str, seed: int) -> Any:
 
 def tasks(framework: str, dataset: str, data_dir: Path) -> dict[str, Callable[[], object]]:
     """Return fit and evaluate of a client and of the baseline, by name."""
-    from federation.partitions import Partition  # of that project
+    from federation.data.partitions import Partition  # of that project
 
     client = load_client(framework, seed=0)
     train_set, validation_set = client.load_partition(Partition(dataset, 0, 1, data_dir))

@@ -13,9 +13,9 @@ from typing import Iterable, Mapping, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
-from federation import partition_file
-from federation.hub import SOURCES
-from federation.partition_file import Examples
+from federation.data import partition_file
+from federation.data.hub import SOURCES
+from federation.data.partition_file import Examples
 
 import numpy as np
 from processes import ROOT, Federation, Processes, federate

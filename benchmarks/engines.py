@@ -27,8 +27,8 @@ from typing import Iterable
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from federation import partition_file
-from federation.tables import read_table
+from federation.data import partition_file
+from federation.results.tables import read_table
 
 import psutil
 from common import noise, print_head, print_row, versions, write_partitions
@@ -74,7 +74,7 @@ def alone(num_clients: int, data_dir: Path) -> float:
     """Return the seconds of all clients' fits and evaluations in one process on one core."""
     code = (
         "import sys, time; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from client_pytorch import FlowerClient; from federation.partitions import Partition, load_partition\n"
+        "from client_pytorch import FlowerClient; from federation.data.partitions import Partition, load_partition\n"
         f"sets = load_partition(Partition('mnist', 0, {num_clients}, Path({str(data_dir)!r})))\n"
         "client = FlowerClient('mnist', *sets); model = [array.copy() for array in client.get_parameters({})]\n"
         "client.fit(model, {})\n"

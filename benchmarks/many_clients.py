@@ -32,10 +32,10 @@ from statistics import median
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation import handshake
-from federation.messages import failure
-from federation.tables import read_table
-from federation.transfer import LACKS, UNDERSTOOD, Inbound, Lacks
+from federation.results.tables import read_table
+from federation.wire import handshake
+from federation.wire.messages import failure
+from federation.wire.models import LACKS, UNDERSTOOD, Inbound, Lacks
 
 import numpy as np
 from common import TIMEOUT, print_head, print_row, versions

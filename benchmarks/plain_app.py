@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.partitions import Partition, load_partition
+from federation.data.partitions import Partition, load_partition
 
 from flwr.client import Client
 from flwr.clientapp import ClientApp

@@ -39,7 +39,7 @@ from typing import Dict, Iterator, List
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation.flags import path
-from federation.tables import number, read_table
+from federation.results.tables import number, read_table
 
 import numpy as np
 from common import TIMEOUT, append_rows, print_head, print_row, versions, write_partitions
@@ -114,7 +114,7 @@ def run(model: str, mode: str, seed: str, args: argparse.Namespace) -> Rows:
         if args.data_dir is None:
             write_partitions(dataset, args.num_partitions, data_dir)
         else:  # at once, as the clients would only do it one after the other
-            cutting = processes.start("-m", "federation.partitions", "--test", *cut, "--cid", *range(args.clients))
+            cutting = processes.start("-m", "federation.data", "--test", *cut, "--cid", *range(args.clients))
             assert cutting.exit_code() == 0, cutting.output
 
         def start(role: str, *command: object) -> Process:

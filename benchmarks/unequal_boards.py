@@ -36,7 +36,7 @@ from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation.flags import path
-from federation.tables import read_table
+from federation.results.tables import read_table
 
 import numpy as np
 from baseline import load_client

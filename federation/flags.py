@@ -124,7 +124,7 @@ def dataset_name(mnist: bool) -> str:
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    """Add `--data_dir`, which clients, server and `federation.partitions` share."""
+    """Add `--data_dir`, which clients, server and `python -m federation.data` share."""
     parser.add_argument(
         "--data_dir",
         type=path,
@@ -135,7 +135,7 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def add_alpha(parser: argparse.ArgumentParser) -> None:
-    """Add `--alpha`, which clients and `federation.partitions` share."""
+    """Add `--alpha`, which clients and `python -m federation.data` share."""
     parser.add_argument(
         "--alpha",
         type=concentration,

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
-from federation.device.about import describe
+from federation.client.about import describe
 
 import pytest
 from processes import ROOT, Process, Processes, free_address

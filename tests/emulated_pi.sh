@@ -32,7 +32,7 @@ install_into tf -r requirements_tf.txt
 install_into avoided --no-deps torch==2.10.0 # with the rest from pytorch/
 mkdir "$root/client"
 cp -r client_*.py federation "$root/client"
-"$python" -m federation.partitions --mnist --cid 0 --num_clients 50 --data_dir sample_data
+"$python" -m federation.data --mnist --cid 0 --num_clients 50 --data_dir sample_data
 mkdir -p "$root/client/data/mnist/50"
 cp sample_data/mnist/50/0.npz "$root/client/data/mnist/50"
 

@@ -21,11 +21,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.addresses import server_address
 from federation.client.connection import stay_connected
 from federation.client.flags import parse_client
+from federation.data.partitions import NUM_CLIENTS
 from federation.flags import ArgumentParser, whole_number
-from federation.partitions import NUM_CLIENTS
+from federation.wire.addresses import server_address
 
 import numpy as np
 from flwr.client import NumPyClient

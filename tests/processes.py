@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.tables import read_table
+from federation.results.tables import read_table
 
 ROOT = Path(__file__).parent.parent
 LOOK_EVERY = 0.02  # seconds

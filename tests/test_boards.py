@@ -103,7 +103,7 @@ def first_run(boards, laptop) -> Process:
 
     copy, packages, client = documented("The client", board)
     laptop.paste(copy)
-    laptop.paste("python -m federation.partitions --mnist --cid 0 1 2")
+    laptop.paste("python -m federation.data --mnist --cid 0 1 2")
     (data,) = documented("Devices without internet", board)
     laptop.paste(data)
     server = laptop.serve("--rounds", 2, "--min_num_clients", 1)

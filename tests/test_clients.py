@@ -6,7 +6,7 @@ import os
 import re
 import signal
 
-from federation.tables import read_table
+from federation.results.tables import read_table
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_mnist_is_learnt(processes, mnist, framework):
         assert all(abs(number - round(number)) < 1e-3 for number in correct)
         assert sum(correct) / 500 == pytest.approx(float(row["central_accuracy"]), abs=1e-6)
     picture = federation.results / "comparison.png"
-    words = "federation.compare", federation.results, "--accuracy", 0.5, "--picture", picture
+    words = "federation.results.compare", federation.results, "--accuracy", 0.5, "--picture", picture
     compare = processes.start("-m", *words)
     assert compare.exit_code() == 0, compare.output
     heading, names, line, drawn = compare.output.splitlines()
@@ -156,7 +156,7 @@ def test_pytorch_client_imports_no_more_than_it_uses(start, mnist, cifar10, data
     code = (
         "import sys; from pathlib import Path\n"
         "import client_pytorch as client\n"
-        "from federation.partitions import Partition, load_partition\n"
+        "from federation.data.partitions import Partition, load_partition\n"
         f"train_set, validation_set = load_partition(Partition({dataset!r}, 0, 20, Path({str(data_dir)!r})))\n"
         f"flower_client = client.FlowerClient({dataset!r}, train_set, validation_set)\n"
         "parameters = flower_client.get_parameters({})\n"
@@ -200,7 +200,7 @@ def test_torchvision_that_wants_more_gets_it(start, tmp_path):
     (tmp_path / "torchvision/models.py").write_text("from torch._dynamo.utils import counters\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from federation.device.light_import import torchvision_models\n"
+        "from federation.client.light_import import torchvision_models\n"
         "print(torchvision_models().counters)\n"
     )
     process = start("-c", code)
@@ -213,7 +213,7 @@ def test_a_fit_ends_when_its_seconds_are_over(start, framework):
     code = (
         "import time, numpy as np\n"
         f"import client_{framework} as client\n"
-        "from federation.partition_file import Examples\n"
+        "from federation.data.partition_file import Examples\n"
         "rates = []\n"
         "one_cycle = client.one_cycle\n"
         "client.one_cycle = lambda progress: (rates.append(one_cycle(progress)), rates[-1])[1]\n"

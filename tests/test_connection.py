@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from federation import tls
+from federation.wire import tls
 
 import grpc
 import pytest

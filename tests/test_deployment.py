@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Callable, Iterator
 
-from federation import checkpoint
-from federation.tables import read_table
+from federation.results import checkpoint
+from federation.results.tables import read_table
 
 import psutil
 import pytest

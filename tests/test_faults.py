@@ -17,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from federation import checkpoint, run_file
 from federation.client.connection import LONGEST_PAUSE
-from federation.handshake import Identity, proof
+from federation.results import checkpoint, run_file
+from federation.results.tables import read_table
 from federation.server.dispatch import PATIENCE
-from federation.tables import read_table
+from federation.wire.handshake import Identity, proof
 
 import grpc
 import numpy as np
@@ -513,7 +513,7 @@ BROKEN = {
 @pytest.mark.parametrize("part", BROKEN)
 def test_an_error_in_the_servers_own_code(start, start_device, address, results, part):
     code = (
-        "import server; from federation import report; from federation.server import strategy\n"
+        "import server; from federation.results import report; from federation.server import strategy\n"
         "def broken(*_, **__): print('here it breaks', flush=True); 1 / 0\n"
         f"{BROKEN[part]}\nserver.main()"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from federation import checkpoint
-from federation.tables import read_table
+from federation.results import checkpoint
+from federation.results.tables import read_table
 
 import pytest
 from conftest import FRAMEWORKS, PY38_TF, Variant, needs_py38_tf

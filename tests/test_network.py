@@ -154,7 +154,7 @@ while True:
 @pytest.mark.parametrize("framework", ["pytorch", "tf"])
 def test_no_internet(network, start_inside, serve_inside, mnist, framework):
     subprocess.run(
-        [sys.executable, "-m", "federation.partitions", "--mnist", "--cid", "0", "1", "--num_clients", "20",
+        [sys.executable, "-m", "federation.data", "--mnist", "--cid", "0", "1", "--num_clients", "20",
          "--data_dir", mnist],
         check=True, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL,
     )  # fmt: skip
@@ -269,7 +269,7 @@ def no_network(net: Neighbours) -> list[str]:
 LAYOUTS = [one_lan, two_lans, ipv6_only, containers, one_is_down, direct_cable, no_network]
 CONNECT = """
 import socket, sys
-from federation.addresses import split_address
+from federation.wire.addresses import split_address
 for address in sys.argv[1:]:
     socket.create_connection(split_address(address), timeout=10).close()
 """

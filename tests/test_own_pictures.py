@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from federation.tables import read_table
+from federation.results.tables import read_table
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from conftest import FRAMEWORKS, copy_sample
 from PIL import Image
 from processes import PROMPTLY, federate
 
-MAKE = "-m", "federation.partitions", "--mnist"
+MAKE = "-m", "federation.data", "--mnist"
 
 
 def take_photos(folder: Path, classes: tuple[str, ...] = ("bright", "dark"), number: int = 40) -> Path:

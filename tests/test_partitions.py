@@ -14,8 +14,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from federation import partitions
-from federation.partitions import Partition, load_partition
+from federation.data import partitions
+from federation.data.partitions import Partition, load_partition
 
 import datasets
 import flwr_datasets.partitioner
@@ -27,7 +27,7 @@ from flwr_datasets.partitioner import DirichletPartitioner, ExponentialPartition
 from PIL import Image
 from processes import DEADLINE, PROMPTLY, ROOT
 
-PREPARE = "-m", "federation.partitions"
+PREPARE = "-m", "federation.data"
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ CUTS = {  # the beginning of SHA-256 of what `cut` gives for all clients, from t
 CUT_ALL = """
 import hashlib, json, sys
 from pathlib import Path
-from federation import cutting
+from federation.data import cutting
 rows, labels = cutting.open_files([Path("sample_data/mnist/train-00000-of-00001.parquet")])
 for alpha, num_clients in json.loads(sys.argv[1]):
     cut = cutting.cut(labels, range(num_clients), num_clients, alpha)
@@ -107,7 +107,7 @@ def test_cuts_are_the_same_on_all_package_sets_and_give_everybody_two_images(sta
     assert all(int(least) >= 2 and int(total) == 4500 for _, least, total in found)
 
 
-@pytest.mark.parametrize("script", ["-m federation.partitions", "client_pytorch.py"])
+@pytest.mark.parametrize("script", ["-m federation.data", "client_pytorch.py"])
 def test_so_uneven_that_somebody_would_have_nothing(data_dir, start, script):
     process = start(*script.split(), "--mnist", "--cid", 7, "--alpha", 0.01, "--data_dir", data_dir)
     assert process.exit_code() == 1
@@ -402,7 +402,7 @@ def test_own_images_are_used_and_not_replaced(data_dir, start):
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("script", ["-m federation.partitions", "client_pytorch.py"])
+@pytest.mark.parametrize("script", ["-m federation.data", "client_pytorch.py"])
 @pytest.mark.parametrize("fault", ["labels from 1 to 10", "half a file"])
 def test_own_images_that_are_of_no_use_are_named_and_not_replaced(data_dir, start, script, fault):
     path = data_dir / "mnist/50/7.npz"
@@ -550,7 +550,7 @@ def test_without_network_and_data_a_client_ends_with_advice(tmp_path, start, hub
     else:
         hub.RequestHandlerClass = type("Nonsense", (Hub,), {"do_GET": lambda self: self.answer(b"hello", "text/html")})
     folder = tmp_path / "empty"
-    process = start("-m", "federation.partitions", "--cid", 0, "--data_dir", folder, env=endpoint(hub))
+    process = start("-m", "federation.data", "--cid", 0, "--data_dir", folder, env=endpoint(hub))
     assert process.exit_code() == 1
     assert str(folder / "cifar10") in process.output and "train-*.parquet" in process.output
     assert "Traceback" not in process.output and process.output.count("\n") <= 3

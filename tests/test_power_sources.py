@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from federation.tables import read_table
+from federation.results.tables import read_table
 
 import pytest
 from conftest import Variant

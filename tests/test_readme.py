@@ -36,7 +36,7 @@ ADDRESS = "192.168.1.10"
 SAME_PROBABILITIES = """
 from pathlib import Path
 import client_pytorch, numpy as np, onnxruntime, torch
-from federation.partitions import load_test_split
+from federation.data.partitions import load_test_split
 images = load_test_split("mnist", Path("data")).images
 model = client_pytorch.build_model("mnist")
 with np.load("results/mnist/model.npz") as arrays:
@@ -151,7 +151,7 @@ def flags() -> dict[str, set[str]]:
         "flower_app.py": [sys.executable, "flower_app.py"],
         "client_pytorch.py": [sys.executable, "client_pytorch.py"],
         "client_tf.py": [sys.executable, "client_tf.py"],
-        **{name: [sys.executable, "-m", name] for name in ("federation.partitions", "federation.compare")},
+        **{name: [sys.executable, "-m", name] for name in ("federation.data", "federation.results.compare")},
         **{name: [str(Path(sys.executable).with_name(name))] for name in ("flower-superlink", "flower-supernode")},
         **{name: [f"./{name}"] for name in ("run_demo.sh", "run_tests.sh", "build_jetson_flower_client.sh")},
     }
@@ -308,7 +308,7 @@ def test_the_commands_work_word_for_word(start, copy, environment, network):
     logs = "".join(log.read_text() for log in copy.parent.glob("*.log"))
     assert f"clients connect with --server_address={ADDRESS}:8080" in logs
     own = "load_partition(Partition('mnist', 7, 50, Path('own_data')))"
-    client = run("python", "-c", f"from federation.partitions import *; print({own})")
+    client = run("python", "-c", f"from federation.data.partitions import *; print({own})")
     assert client.exit_code() == 0 and "Examples" in client.output, client.output
     same = run("python", "-c", SAME_PROBABILITIES)
     assert same.exit_code() == 0, same.output

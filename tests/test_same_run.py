@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from federation import checkpoint
+from federation.results import checkpoint
 
 import pytest
 from processes import free_address
@@ -99,8 +99,8 @@ def test_a_fit_depends_on_its_seed_and_not_on_the_fits_before(start, framework, 
     code = (
         "import sys, zlib, numpy as np\n"
         f"import client_{framework} as client\n"
-        "from federation.hub import SOURCES\n"
-        "from federation.partition_file import Examples\n"
+        "from federation.data.hub import SOURCES\n"
+        "from federation.data.partition_file import Examples\n"
         f"dataset = {dataset!r}\n"
         "random = np.random.default_rng(0)\n"
         "images = random.integers(0, 256, size=(64, *SOURCES[dataset].image_shape), dtype=np.uint8)\n"

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 
-from federation.tables import read_table
+from federation.results.tables import read_table
 
 import numpy as np
 import pytest

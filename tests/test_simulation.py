@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from federation import checkpoint
+from federation.results import checkpoint
 
 import psutil
 import pytest

@@ -11,19 +11,19 @@ import signal
 import sys
 import time
 
-from federation.addresses import split_address
 from federation.client.flags import ClientSettings
 from federation.client.identity import identify
+from federation.client.power import Meter
 from federation.client.probe import probe
 from federation.client.progress import progress
 from federation.client.resident import answer_node
-from federation.client.wire import ConnectionLost, answer_server
+from federation.client.stream import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
-from federation.device.power import Meter
-from federation.handshake import Refused
-from federation.keepalive import watch_connections
-from federation.tls import warn_if_readable
-from federation.transfer import UNDERSTOOD
+from federation.wire.addresses import split_address
+from federation.wire.handshake import Refused
+from federation.wire.keepalive import watch_connections
+from federation.wire.models import UNDERSTOOD
+from federation.wire.tls import warn_if_readable
 
 from flwr.client import NumPyClient
 

@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from federation import tls
-from federation.device.power import plug
-from federation.device.sensors import Plug
+from federation.client.power import plug
+from federation.client.sensors import Plug
+from federation.data.partitions import Partition
 from federation.flags import (
     ArgumentParser,
     add_alpha,
@@ -22,7 +22,7 @@ from federation.flags import (
     seconds,
     whole_number,
 )
-from federation.partitions import Partition
+from federation.wire import tls
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from federation.device.about import describe, versions
-from federation.handshake import Identity, class_list, fingerprint, printable
-from federation.partition_file import read_classes
-from federation.partitions import Partition
+from federation.client.about import describe, versions
+from federation.data.partition_file import read_classes
+from federation.data.partitions import Partition
+from federation.wire.handshake import Identity, class_list, fingerprint, printable
 
 from flwr.client import NumPyClient
 

@@ -7,9 +7,9 @@ import socket
 import ssl
 import time
 
-from federation.addresses import split_address
-from federation.handshake import Refused
-from federation.tls import client_context
+from federation.wire.addresses import split_address
+from federation.wire.handshake import Refused
+from federation.wire.tls import client_context
 
 TIMEOUT = 5  # seconds
 

@@ -16,7 +16,7 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from federation.messages import refuse, respond
+from federation.wire.messages import refuse, respond
 
 if TYPE_CHECKING:
     from federation.client.wrapper import ClientWrapper  # which a process that only forwards need not import

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Callable
 
+from federation.client.about import describe
 from federation.client.flags import ClientSettings
-from federation.device.about import describe
+from federation.data.hub import SOURCES
+from federation.data.partition_file import Examples
 from federation.files import replaced
-from federation.hub import SOURCES
-from federation.partition_file import Examples
 
 import numpy as np
 from flwr.client import NumPyClient

@@ -7,13 +7,13 @@ import time
 import traceback
 from typing import Any, Callable
 
-from federation import handshake
+from federation.client.about import vital_signs
+from federation.client.power import Meter
 from federation.client.progress import progress
 from federation.client.threads import shared_cores
-from federation.device.about import vital_signs
-from federation.device.power import Meter
-from federation.messages import failure
-from federation.transfer import LACKS, Inbound, Lacks, digest
+from federation.wire import handshake
+from federation.wire.messages import failure
+from federation.wire.models import LACKS, Inbound, Lacks, digest
 
 import numpy as np
 from flwr.client import NumPyClient

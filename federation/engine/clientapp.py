@@ -16,7 +16,7 @@ from typing import Any, Mapping
 
 from federation.client.resident import SUPERNODE
 from federation.engine.records import pack, unpack
-from federation.messages import refuse, respond
+from federation.wire.messages import refuse, respond
 
 from flwr.app import Context, Message
 
@@ -67,10 +67,10 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
     # Here, because a node whose client stays loaded needs none of these.
     from federation.client.flags import ClientSettings
     from federation.client.identity import identify
+    from federation.client.power import Meter
     from federation.client.wrapper import ClientWrapper
-    from federation.device.power import Meter
-    from federation.partitions import Partition, load_partition
-    from federation.transfer import HALF_PRECISION
+    from federation.data.partitions import Partition, load_partition
+    from federation.wire.models import HALF_PRECISION
 
     data_dir = Path(node.get("data-dir", "data"))
     alpha = told.get("alpha")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from federation.engine.records import pack, unpack
-from federation.handshake import printable
-from federation.messages import read_answer, write_question
+from federation.wire.handshake import printable
+from federation.wire.messages import read_answer, write_question
 
 from flwr.app import DEFAULT_TTL, ConfigRecord, Message
 from flwr.common import Code, DisconnectRes

@@ -8,7 +8,7 @@ import sys
 
 from federation.engine.nodes import MESSAGE_TIMEOUT, Nodes
 from federation.flags import ArgumentParser
-from federation.report import Report
+from federation.results.report import Report
 from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import RunSettings, parse_run
 from federation.server.rounds import CannotGoOn, DeviceServer

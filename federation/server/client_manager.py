@@ -8,7 +8,8 @@ import time
 from collections import OrderedDict
 from dataclasses import asdict
 
-from federation.handshake import (
+from federation.server.live_table import Activity
+from federation.wire.handshake import (
     Identity,
     Key,
     Refused,
@@ -21,7 +22,6 @@ from federation.handshake import (
     question,
     refusal,
 )
-from federation.live_table import Activity
 
 from flwr.common import GetPropertiesIns, ReconnectIns
 from flwr.server.client_manager import ClientManager

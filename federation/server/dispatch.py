@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, List, Tuple
 
-from federation.handshake import identity_of, key_of
 from federation.server.client_manager import DeviceClientManager
-from federation.transfer import DIGEST, HALF_PRECISION, Outbound, lacks_the_model, size
+from federation.wire.handshake import identity_of, key_of
+from federation.wire.models import DIGEST, HALF_PRECISION, Outbound, lacks_the_model, size
 
 from flwr.server.client_proxy import ClientProxy
 

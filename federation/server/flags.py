@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from federation import checkpoint, run_file, tls
-from federation.addresses import listen_address
 from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, path, seconds, whole_number
-from federation.handshake import Identity
-from federation.seeds import MAX_SEED, draw_seed
+from federation.results import checkpoint, run_file
+from federation.server.seeds import MAX_SEED, draw_seed
+from federation.wire import tls
+from federation.wire.addresses import listen_address
+from federation.wire.handshake import Identity
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,18 @@ import time
 from dataclasses import replace
 from typing import Any, Callable, List, Tuple, Union
 
-from federation import checkpoint
-from federation.arrays import as_number, in_type
-from federation.checkpoint import Checkpoint
-from federation.handshake import connection_of, identity_of, key_of, name_of, printable
-from federation.report import Report
-from federation.run_file import RunFile
-from federation.seeds import derive
-from federation.server import validation
+from federation.results import checkpoint
+from federation.results.checkpoint import Checkpoint
+from federation.results.report import Report
+from federation.results.run_file import RunFile
+from federation.server import checks
 from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import Answer, Dispatch, Instructions
+from federation.server.fit_config import Orders
 from federation.server.flags import RunSettings
-from federation.server.orders import Orders
-from federation.transfer import Outbound, decode
+from federation.server.seeds import derive
+from federation.wire.handshake import as_number, connection_of, identity_of, key_of, name_of, printable
+from federation.wire.models import Outbound, decode, in_type
 
 from flwr.common import Code, GetParametersIns, NDArrays, Parameters, ReconnectIns
 from flwr.server import Server
@@ -142,7 +141,7 @@ class DeviceServer(Server):
         model = self.checkpoint.model
         instructions = self.strategy.configure_fit(server_round, self.outbound.whole, self.clients)
         instructions = self.orders.complete(server_round, instructions)
-        results, failures = self._ask("fit", server_round, instructions, lambda res: validation.check_fit(res, model))
+        results, failures = self._ask("fit", server_round, instructions, lambda res: checks.check_fit(res, model))
         parameters, _ = self.strategy.aggregate_fit(server_round, results, failures)
         if parameters is not None:
             new = Checkpoint(
@@ -170,7 +169,7 @@ class DeviceServer(Server):
         if central is not None:
             self.report.add_central_evaluation(*central)
         instructions = self.strategy.configure_evaluate(server_round, parameters, self.clients)
-        results, failures = self._ask("evaluate", server_round, instructions, validation.check_evaluation)
+        results, failures = self._ask("evaluate", server_round, instructions, checks.check_evaluation)
         loss, metrics = self.strategy.aggregate_evaluate(server_round, results, failures)
         for client, result in results:
             self.report.add_evaluation(client, result)

@@ -10,14 +10,14 @@ import traceback
 from typing import NoReturn
 
 from federation import MAX_MESSAGE_BYTES
-from federation.addresses import reachable_addresses, split_address
-from federation.keepalive import watch_connections
-from federation.report import Report
+from federation.results.report import Report
 from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import ServerSettings
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.server.watch import watched
-from federation.tls import warn_if_readable
+from federation.wire.addresses import reachable_addresses, split_address
+from federation.wire.keepalive import watch_connections
+from federation.wire.tls import warn_if_readable
 
 from flwr.server import ServerConfig, start_server
 from flwr.server.strategy import Strategy

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from federation.arrays import as_number, in_type
+from federation.wire.handshake import as_number
+from federation.wire.models import in_type
 
 import numpy as np
 from flwr.common import FitRes, Metrics, Parameters, Scalar, ndarrays_to_parameters, parameters_to_ndarrays

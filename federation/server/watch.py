@@ -7,10 +7,10 @@ import threading
 from typing import Iterator
 
 from federation.live_lines import LiveLines
-from federation.live_table import TASKS, LiveTable, duration
-from federation.report import Report
+from federation.results.report import Report
 from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import ServerSettings
+from federation.server.live_table import TASKS, LiveTable, duration
 
 INTERVAL = 60  # seconds between two lines about who is still at work
 MOST_NAMES = 5  # in such a line

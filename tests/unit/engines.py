@@ -7,10 +7,10 @@ import threading
 from dataclasses import replace
 from typing import Any, Callable, Iterable
 
-from federation import handshake
 from federation.engine.records import pack, unpack
-from federation.handshake import Identity
-from federation.messages import respond
+from federation.wire import handshake
+from federation.wire.handshake import Identity
+from federation.wire.messages import respond
 
 from fakes import MODEL, OK, encoded, evaluation, fit_result
 from flwr.app import Error, Message

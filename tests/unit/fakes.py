@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
-from federation.handshake import Identity, answer, connection_of
 from federation.server.client_manager import DeviceClientManager
+from federation.wire.handshake import Identity, answer, connection_of
 
 import numpy as np
 from cryptography import x509

@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from federation.device import about
+from federation.client import about
 
 import pytest
 

@@ -7,8 +7,8 @@ import socket
 import types
 from concurrent.futures import ThreadPoolExecutor
 
-from federation import addresses
-from federation.addresses import (
+from federation.wire import addresses
+from federation.wire.addresses import (
     ascii_address,
     is_loopback,
     listen_address,

@@ -6,8 +6,8 @@ import dataclasses
 import json
 import zipfile
 
-from federation import checkpoint
-from federation.checkpoint import NAME, Checkpoint, load, save
+from federation.results import checkpoint
+from federation.results.checkpoint import NAME, Checkpoint, load, save
 
 import numpy as np
 import pytest

@@ -6,7 +6,6 @@ import threading
 import time
 from dataclasses import replace
 
-from federation.handshake import Refused
 from federation.server import client_manager
 from federation.server.client_manager import (
     DeviceClientManager,
@@ -15,6 +14,7 @@ from federation.server.client_manager import (
     key_of,
     name_of,
 )
+from federation.wire.handshake import Refused
 
 import pytest
 from fakes import OK, TOKEN, FakeClient, arrive, identity, learner, wait_until

@@ -12,15 +12,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable
 
-from federation import partition_file
+from federation.data import partition_file
+from federation.data.partition_file import Examples
+from federation.data.partitions import Partition, load_partition
 from federation.engine import clientapp
 from federation.engine.clientapp import answer_message
 from federation.engine.records import pack, unpack
-from federation.handshake import Identity, question
-from federation.messages import read_answer, read_question, respond, write_question
-from federation.partition_file import Examples
-from federation.partitions import Partition, load_partition
-from federation.transfer import HALF_PRECISION
+from federation.wire.handshake import Identity, question
+from federation.wire.messages import read_answer, read_question, respond, write_question
+from federation.wire.models import HALF_PRECISION
 
 import engines  # noqa: F401 - so that Flower makes messages
 import numpy as np
@@ -128,7 +128,7 @@ def test_the_nodes_own_folder_and_the_runs_alpha(ask, made, tmp_path, data_dir):
 
 def test_the_client_of_the_process_is_kept_and_its_partition_swapped(ask, made, monkeypatch):
     loads = []
-    module = sys.modules["federation.partitions"]
+    module = sys.modules["federation.data.partitions"]
     load = module.load_partition
     monkeypatch.setattr(module, "load_partition", lambda partition: (loads.append(partition.cid), load(partition))[1])
     examples = [ask("fit", FIT, partition_id=cid, num_partitions=3).num_examples for cid in (0, 2, 2, 1, 0)]

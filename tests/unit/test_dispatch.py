@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 from importlib import import_module
 
+from federation.client.power import Meter
 from federation.client.wrapper import ClientWrapper
-from federation.device.power import Meter
-from federation.handshake import identity_of
 from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import LATER, Dispatch
-from federation.transfer import DIGEST, HALF_PRECISION, LACKS, UNDERSTOOD, WHOLE, Outbound, size
+from federation.wire.handshake import identity_of
+from federation.wire.models import DIGEST, HALF_PRECISION, LACKS, UNDERSTOOD, WHOLE, Outbound, size
 
 import pytest
 from fakes import MODEL, FakeClient, arrive, fit_result, identity, learner, wait_until

@@ -7,7 +7,7 @@ import hmac
 import json
 from dataclasses import asdict, replace
 
-from federation.handshake import (
+from federation.wire.handshake import (
     MAX_TEXT,
     Identity,
     Refused,

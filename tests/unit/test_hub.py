@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from federation.hub import DataError, find_files
+from federation.data.hub import DataError, find_files
 
 import pytest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from federation.images import decode_image
+from federation.data.images import decode_image
 
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from federation import keepalive
+from federation.wire import keepalive
 
 import pytest
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import time
 
-from federation import live_table
-from federation.checkpoint import Checkpoint
-from federation.live_table import Activity, LiveTable
-from federation.report import Report
+from federation.results.checkpoint import Checkpoint
+from federation.results.report import Report
+from federation.server import live_table
+from federation.server.live_table import Activity, LiveTable
 
 import pytest
 from fakes import MODEL, evaluation, fit_result, identity

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 
-from federation.handshake import Refused
+from federation.wire.handshake import Refused
 
 import flwr
 import pytest
@@ -16,7 +16,7 @@ from processes import ROOT
 
 TRANSPORT = "flwr.proto.transport_pb2"
 PARTS = {
-    "federation/messages.py": {
+    "federation/wire/messages.py": {
         TRANSPORT: ["ClientMessage", "ServerMessage"],
         "flwr.common.serde": [
             f"{task}_{what}"
@@ -24,7 +24,7 @@ PARTS = {
             for what in ("ins_from_proto", "ins_to_proto", "res_to_proto", "res_from_proto")
         ],
     },
-    "federation/client/wire.py": {
+    "federation/client/stream.py": {
         TRANSPORT: ["ClientMessage", "Reason"],
         "flwr.proto.transport_pb2_grpc": ["FlowerServiceStub"],
     },
@@ -34,7 +34,7 @@ PARTS = {
 @pytest.fixture
 def messages():
     """The module, imported here: without a part, its test should fail with a sentence, not the import of this file."""
-    return importlib.import_module("federation.messages")
+    return importlib.import_module("federation.wire.messages")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_nothing_else_uses_such_parts():
                 if private_names:
                     found.setdefault(path.relative_to(ROOT).as_posix(), {})[node.module] = private_names
     expected = {user: {module: set(names) for module, names in used.items()} for user, used in PARTS.items()}
-    expected["federation/messages.py"] = {"flwr.common": {"serde"}, TRANSPORT: {"ClientMessage", "ServerMessage"}}
+    expected["federation/wire/messages.py"] = {"flwr.common": {"serde"}, TRANSPORT: {"ClientMessage", "ServerMessage"}}
     assert found == expected
 
 

@@ -10,11 +10,11 @@ from typing import Any, Callable
 from federation.engine import nodes as module
 from federation.engine.nodes import AT_ONCE, Nodes, SharedNodes
 from federation.engine.records import pack, unpack
-from federation.handshake import identity_of
-from federation.messages import read_question, refuse, write_answer
 from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import Dispatch
-from federation.transfer import HALF_PRECISION
+from federation.wire.handshake import identity_of
+from federation.wire.messages import read_question, refuse, write_answer
+from federation.wire.models import HALF_PRECISION
 
 import pytest
 from engines import FakeGrid, Node, SharedNode, SilentNode

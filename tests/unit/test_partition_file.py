@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from federation import partition_file
-from federation.hub import DataError
-from federation.partition_file import Examples, OwnFileError, mark_of, read, read_classes, write
+from federation.data import partition_file
+from federation.data.hub import DataError
+from federation.data.partition_file import Examples, OwnFileError, mark_of, read, read_classes, write
 
 import numpy as np
 import pytest

@@ -9,9 +9,9 @@ import sys
 import threading
 import time
 
-from federation.device import power, sensors
-from federation.device.power import Meter, mean_power
-from federation.device.sensors import Plug, find_power_source, in_words, ina3221, read_throttled
+from federation.client import power, sensors
+from federation.client.power import Meter, mean_power
+from federation.client.sensors import Plug, find_power_source, in_words, ina3221, read_throttled
 
 import pytest
 from plugs import ANSWERS, BAD_ANSWERS, serving

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from federation.client import probe
-from federation.handshake import Refused
+from federation.wire.handshake import Refused
 
 import grpc
 import pytest

@@ -6,13 +6,12 @@ import math
 import types
 from pathlib import Path
 
-from federation.client import connection
+from federation.client import about, connection
 from federation.client.flags import ClientSettings
-from federation.client.wire import ConnectionLost
-from federation.device import about
-from federation.handshake import Refused, fingerprint, printable
-from federation.partition_file import Examples, write_pictures
-from federation.partitions import Partition
+from federation.client.stream import ConnectionLost
+from federation.data.partition_file import Examples, write_pictures
+from federation.data.partitions import Partition
+from federation.wire.handshake import Refused, fingerprint, printable
 
 import numpy as np
 import pytest

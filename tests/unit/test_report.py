@@ -6,10 +6,11 @@ import os
 import re
 from dataclasses import asdict
 
-from federation import history, tables
-from federation.checkpoint import Checkpoint
-from federation.report import TABLES, Report
-from federation.tables import read_table
+from federation.results import chart as history
+from federation.results import tables
+from federation.results.checkpoint import Checkpoint
+from federation.results.report import TABLES, Report
+from federation.results.tables import read_table
 
 import pytest
 from fakes import MODEL, FakeClient, evaluation, fit_result, identity
@@ -362,7 +363,7 @@ def test_a_picture_that_cannot_be_drawn_is_no_error(tmp_path, monkeypatch, capsy
     def broken(*_):
         raise error
 
-    monkeypatch.setattr("federation.report.draw_history", broken)
+    monkeypatch.setattr("federation.results.report.draw_history", broken)
     report.draw()
     assert capsys.readouterr().err == f"server.py: cannot draw history.png: {error}\n"
 

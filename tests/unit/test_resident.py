@@ -15,8 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from federation.client import resident
-from federation.handshake import Refused
-from federation.messages import read_answer, write_question
+from federation.wire.handshake import Refused
+from federation.wire.messages import read_answer, write_question
 
 import pytest
 from fakes import OK, TASKS, identity, wait_until

@@ -10,18 +10,18 @@ import time
 import types
 from pathlib import Path
 
-from federation import checkpoint
-from federation.checkpoint import Checkpoint
-from federation.handshake import key_of
-from federation.report import Report
-from federation.run_file import read as read_run
-from federation.seeds import derive
+from federation.results import checkpoint
+from federation.results.checkpoint import Checkpoint
+from federation.results.report import Report
+from federation.results.run_file import read as read_run
+from federation.results.tables import read_table
 from federation.server import rounds
 from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import RunSettings
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
+from federation.server.seeds import derive
 from federation.server.strategy import DeviceFedAvg, weighted_average
-from federation.tables import read_table
+from federation.wire.handshake import key_of
 
 import numpy as np
 import pytest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from federation import run_file
-from federation.run_file import NAME, RunFile, read
+from federation.results import run_file
+from federation.results.run_file import NAME, RunFile, read
 
 import pytest
 from fakes import TOKEN, identity

@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from federation import checkpoint
-from federation.checkpoint import Checkpoint
 from federation.engine import nodes as module
 from federation.engine.nodes import Nodes
 from federation.engine.serverapp import parse_flags, run_rounds
 from federation.flags import ArgumentParser
-from federation.report import Report
+from federation.results import checkpoint
+from federation.results.checkpoint import Checkpoint
+from federation.results.report import Report
+from federation.results.tables import read_table
 from federation.server.flags import RunSettings
 from federation.server.strategy import DeviceFedAvg
-from federation.tables import read_table
 
 import pytest
 from engines import FakeGrid, Node

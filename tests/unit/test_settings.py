@@ -7,14 +7,14 @@ import math
 import sys
 from pathlib import Path
 
-from federation import checkpoint
-from federation.addresses import server_address
-from federation.checkpoint import Checkpoint
 from federation.client.flags import ClientSettings, parse_client
+from federation.data.partitions import Partition
 from federation.flags import ArgumentParser, whole_number
-from federation.partitions import Partition
-from federation.run_file import RunFile
+from federation.results import checkpoint
+from federation.results.checkpoint import Checkpoint
+from federation.results.run_file import RunFile
 from federation.server.flags import RunSettings, ServerSettings, parse_run
+from federation.wire.addresses import server_address
 
 import pytest
 from fakes import MODEL, SOMEBODY, self_signed

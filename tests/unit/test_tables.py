@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from federation.report import TABLES
-from federation.tables import Table, read_table, whole_rows
+from federation.results.report import TABLES
+from federation.results.tables import Table, read_table, whole_rows
 
 import pytest
 

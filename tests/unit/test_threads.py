@@ -14,7 +14,7 @@ from pathlib import Path
 
 from federation.client import threads
 from federation.client.flags import ClientSettings
-from federation.partitions import Partition
+from federation.data.partitions import Partition
 
 import numpy as np
 import pytest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from federation.tls import client_context, read_root_certificate, read_server_certificates, warn_if_readable
+from federation.wire.tls import client_context, read_root_certificate, read_server_certificates, warn_if_readable
 
 import pytest
 from fakes import self_signed

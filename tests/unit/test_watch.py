@@ -6,7 +6,7 @@ import re
 import threading
 import time
 
-from federation.report import Report
+from federation.results.report import Report
 from federation.server import client_manager, watch
 from federation.server.client_manager import DeviceClientManager
 from federation.server.watch import watched

@@ -6,10 +6,10 @@ import contextlib
 import re
 
 from federation.client import wrapper
+from federation.client.power import Meter
 from federation.client.wrapper import ClientWrapper
-from federation.device.power import Meter
-from federation.handshake import Identity, Refused, check, question, refusal
-from federation.transfer import DIFFERENCE, Outbound, decode, lacks_the_model
+from federation.wire.handshake import Identity, Refused, check, question, refusal
+from federation.wire.models import DIFFERENCE, Outbound, decode, lacks_the_model
 
 import numpy as np
 import pytest

@@ -95,7 +95,7 @@ def _download(dataset: str, folder: Path) -> None:
         raise DataError(
             f"There is no {dataset} in {folder}, and the Hugging Face Hub does not give it ({reason}).\n"
             f"Connect this machine to the internet, or copy the data set's train-*.parquet and test-*.parquet into "
-            f"that folder, or prepare partitions on another machine: python -m federation.partitions --help"
+            f"that folder, or prepare partitions on another machine: python -m federation.data --help"
         ) from error
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from federation.files import replaced
-from federation.handshake import Identity
+from federation.wire.handshake import Identity
 
 NAME = "run.json"
 

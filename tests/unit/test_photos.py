@@ -9,9 +9,9 @@ import warnings
 import zlib
 from pathlib import Path
 
-from federation import partition_file
-from federation.partition_file import Examples, read, read_classes
-from federation.pictures import PicturesError, write_pictures
+from federation.data import partition_file
+from federation.data.partition_file import Examples, read, read_classes
+from federation.data.photos import PicturesError, write_pictures
 
 import numpy as np
 import pytest

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, Mapping
 
-from federation.arrays import as_number
-from federation.checkpoint import Checkpoint
-from federation.handshake import Key, identity_of, key_of, printable
-from federation.history import draw_history
-from federation.tables import Table, number
+from federation.wire.handshake import as_number
+from federation.results.checkpoint import Checkpoint
+from federation.wire.handshake import Key, identity_of, key_of, printable
+from federation.results.chart import draw_history
+from federation.results.tables import Table, number
 
 from flwr.common import EvaluateRes, FitRes
 from flwr.server.client_proxy import ClientProxy
@@ -152,8 +152,8 @@ class Report:
             return
         self._draw_at = now + DRAW_EVERY
         # Not in a session of its own: Linux would give that as much of the processor as the server, nice or not.
-        command = [sys.executable, "-m", "federation.history", str(self.folder.resolve())]
-        root, quiet = Path(__file__).parents[1], subprocess.DEVNULL  # `draw` tells of errors
+        command = [sys.executable, "-m", "federation.results.chart", str(self.folder.resolve())]
+        root, quiet = Path(__file__).parents[2], subprocess.DEVNULL  # `draw` tells of errors
         with contextlib.suppress(OSError):  # too many processes
             self._drawing = subprocess.Popen(command, cwd=root, stdin=quiet, stdout=quiet, stderr=quiet)
 

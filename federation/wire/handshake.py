@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import math
 import secrets
 import zlib
 from typing import TYPE_CHECKING, Mapping, Sequence, Tuple, get_type_hints
@@ -51,7 +52,7 @@ class Identity:
     alpha: str = ""  # the flag --alpha; empty: the data set is cut evenly
     classes: str = ""  # see `class_list`; empty: the data set's own
     versions: str = ""  # of Python and the packages; not compared
-    understands: str = ""  # in which forms it can be sent a model, see federation/transfer.py; not compared
+    understands: str = ""  # in which forms it can be sent a model, see federation/wire/models.py; not compared
 
     @classmethod
     def read(cls, properties: Mapping[str, Scalar]) -> Identity | None:
@@ -106,6 +107,13 @@ def class_list(names: Sequence[str]) -> str:
 def printable(text: str) -> str:
     """Return a text from the network without what could play tricks on a terminal, on one line, not too long."""
     return "".join(c if c.isprintable() else " " for c in text)[:MAX_TEXT]
+
+
+def as_number(value: object) -> float | None:
+    """Return a value from the network if it is a finite number, else None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return None
 
 
 def question() -> dict[str, Scalar]:

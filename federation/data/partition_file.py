@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
 from federation.files import replaced
-from federation.hub import SOURCES, DataError
+from federation.data.hub import SOURCES, DataError
 
 import numpy as np
 

@@ -6,10 +6,11 @@ import builtins
 import subprocess
 import sys
 
-from federation import compare, files
-from federation.comparison import COLOURS, TESTED_ON, Comparison, png, read_run
-from federation.report import TABLES
-from federation.tables import Table
+from federation import files
+from federation.results import compare
+from federation.results.compare import COLOURS, TESTED_ON, Comparison, png, read_run
+from federation.results.report import TABLES
+from federation.results.tables import Table
 
 import pytest
 from processes import ROOT
@@ -313,7 +314,7 @@ def test_without_the_picture_there_is_still_the_table(tmp_path, monkeypatch, cap
 
 def test_the_table_needs_neither_flower_nor_numpy_nor_matplotlib(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from federation.compare import *; "
+        "import sys; from pathlib import Path; from federation.results.compare import *; "
         "print(Comparison([read_run(Path(sys.argv[1]))], None).table()); "
         "print(sorted({'flwr', 'numpy', 'matplotlib', 'torch'} & set(sys.modules)))"
     )

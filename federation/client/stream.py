@@ -10,10 +10,10 @@ import queue
 from typing import Any, Callable
 
 from federation import MAX_MESSAGE_BYTES
-from federation.addresses import ascii_address
 from federation.client.probe import somebody_else
-from federation.handshake import Refused
-from federation.messages import read_question, write_answer
+from federation.wire.addresses import ascii_address
+from federation.wire.handshake import Refused
+from federation.wire.messages import read_question, write_answer
 
 import grpc
 from flwr.proto.transport_pb2 import ClientMessage, Reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from federation.transfer import (
+from federation.wire.models import (
     DIFFERENCE,
     DIGEST,
     HALF_PRECISION,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import List, Tuple
 
-from federation.arrays import as_number
-from federation.handshake import key_of
-from federation.seeds import derive
+from federation.server.seeds import derive
+from federation.wire.handshake import as_number, key_of
 
 from flwr.common import FitIns, FitRes, Scalar
 from flwr.server.client_proxy import ClientProxy

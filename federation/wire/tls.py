@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from federation.addresses import is_loopback
+from federation.wire.addresses import is_loopback
 
 
 def client_context(root_certificate: bytes) -> ssl.SSLContext:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
 
-from federation.hub import DataError, Source
-from federation.images import decode_image
-from federation.partition_file import Examples, check_labels
+from federation.data.hub import DataError, Source
+from federation.data.images import decode_image
+from federation.data.partition_file import Examples, check_labels
 
 import numpy as np
 

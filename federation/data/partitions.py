@@ -2,13 +2,13 @@
 
 To prepare partitions on a laptop, then copy the folder `data` to devices without internet:
 
-    python -m federation.partitions --cid 0 1 2 --mnist
-    python -m federation.partitions --cid 0 1 2 --num_clients 10 --alpha 0.3
+    python -m federation.data --cid 0 1 2 --mnist
+    python -m federation.data --cid 0 1 2 --num_clients 10 --alpha 0.3
 
 To see who has how much of which class, and to make a partition of own pictures, in a folder for each class:
 
-    python -m federation.partitions --show --num_clients 10 --alpha 0.3 --mnist
-    python -m federation.partitions --from_folder photos --cid 7
+    python -m federation.data --show --num_clients 10 --alpha 0.3 --mnist
+    python -m federation.data --from_folder photos --cid 7
 
 The folder holds each data set as the Hugging Face Hub lays it out, and beside it what was made from it:
 
@@ -28,12 +28,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Sequence
 
-from federation import cutting, partition_file
-from federation.distribution import draw_distributions
+from federation.data import cutting, partition_file
+from federation.data.distribution import draw_distributions
 from federation.flags import ArgumentParser, add_alpha, add_data_dir, check_cid, dataset_name, path, whole_number
-from federation.hub import SOURCES, DataError, find_files, parquet_files
-from federation.partition_file import Examples
-from federation.pictures import write_pictures
+from federation.data.hub import SOURCES, DataError, find_files, parquet_files
+from federation.data.partition_file import Examples
+from federation.data.photos import write_pictures
 
 import numpy as np
 
@@ -78,12 +78,12 @@ def load_partition(partition: Partition) -> tuple[Examples, Examples]:
 
 def load_test_split(dataset: str, data_dir: Path) -> Examples:
     """Return the test split of the data set, made and kept like a partition."""
-    return _load(_test_file(dataset, data_dir), dataset, data_dir, "test", "--test")
+    return _load(test_file(dataset, data_dir), dataset, data_dir, "test", "--test")
 
 
 def test_class_names(dataset: str, data_dir: Path) -> list[str]:
     """Return the names of the classes of the test split by label, the labels themselves if it tells no names."""
-    names = partition_file.read_classes(_test_file(dataset, data_dir))
+    names = partition_file.read_classes(test_file(dataset, data_dir))
     return [*names, *map(str, range(len(names), 10))]
 
 
@@ -121,7 +121,7 @@ def prepare(
         if len(paths) > MOST_NAMES:
             print(f"and so are {len(paths) - MOST_NAMES} more")
         if test:
-            path = _test_file(dataset, data_dir)
+            path = test_file(dataset, data_dir)
             if is_missing(path, "test"):
                 files = parquet_files(dataset, folder, "test")
                 _write(path, dataset, cutting.open_files(files)[0], files)
@@ -155,7 +155,7 @@ def show(dataset: str, num_clients: int, data_dir: Path, alpha: float | None) ->
     return path
 
 
-def _test_file(dataset: str, data_dir: Path) -> Path:
+def test_file(dataset: str, data_dir: Path) -> Path:
     return data_dir / dataset / "test.npz"
 
 
@@ -199,16 +199,16 @@ def _alpha_flag(alpha: float | None) -> list[str]:
 
 def _make_in_child(dataset: str, data_dir: Path, *wanted: str) -> None:
     """Run this file in a process of its own, because datasets, pandas and pyarrow never leave a process: 130 MB."""
-    command = [sys.executable, "-m", "federation.partitions", *wanted, "--data_dir", str(data_dir.resolve())]
+    command = [sys.executable, "-m", "federation.data", *wanted, "--data_dir", str(data_dir.resolve())]
     command += ["--mnist"] if dataset == "mnist" else []
     with tempfile.TemporaryDirectory() as folder:
         reason = Path(folder, "reason")
-        code = subprocess.run([*command, "--reason", str(reason)], cwd=Path(__file__).parents[1]).returncode
+        code = subprocess.run([*command, "--reason", str(reason)], cwd=Path(__file__).parents[2]).returncode
         told = reason.read_text() if reason.exists() else ""
     if code < 0:  # by the system, for lack of memory, or by a processor that does not know an instruction
         raise DataError(
             f"The process that cuts the partition was ended by {signal.Signals(-code).name}. If this machine has too "
-            "little memory for that,\nprepare the partition on another one: python -m federation.partitions --help"
+            "little memory for that,\nprepare the partition on another one: python -m federation.data --help"
         )
     if code != 0:  # it has said why; whoever is to be told elsewhere finds that in the cause
         raise SystemExit(code) from (DataError(told) if told else None)
@@ -218,55 +218,3 @@ def end(error: DataError) -> NoReturn:
     """End this process with the error's exit code, after its message."""
     print(error, file=sys.stderr)
     raise SystemExit(error.exit_code) from error
-
-
-def main() -> None:
-    """Make what the command line asks for."""
-    parser = ArgumentParser(__doc__)
-    parser.add_argument("--cid", type=whole_number(0), nargs="+", default=[], help="the partitions to make")
-    parser.add_argument(
-        "--num_clients", type=whole_number(1), default=NUM_CLIENTS, help="number of partitions (default: %(default)s)"
-    )
-    add_alpha(parser)
-    parser.add_argument("--test", action="store_true", help="make the test split too")
-    parser.add_argument("--show", action="store_true", help="draw who has how much of which class, into a file")
-    parser.add_argument(
-        "--from_folder",
-        type=path,
-        metavar="FOLDER",
-        help="make one partition, or the test split, of the pictures in this folder, which has a folder for each class "
-        "(default: cut it from the data set)",
-    )
-    parser.add_argument("--mnist", action="store_true", help="MNIST (default: CIFAR-10)")
-    add_data_dir(parser)
-    parser.add_argument("--reason", type=Path, help=argparse.SUPPRESS)  # a file for the message if it fails
-    args = parser.parse_args()
-    if not (args.cid or args.test or args.show):
-        parser.error("nothing to do: give --cid, --test or --show")
-    for cid in args.cid:
-        check_cid(parser, cid, args.num_clients)
-    if args.from_folder and (args.show or len(args.cid) + args.test != 1):
-        parser.error("argument --from_folder: makes one thing: give one --cid or --test")
-    if args.from_folder and args.alpha is not None:
-        parser.error("argument --alpha: pictures are not cut, so it has no use with --from_folder")
-    dataset = dataset_name(args.mnist)
-    try:
-        if args.from_folder:
-            made = [Partition(dataset, cid, args.num_clients, args.data_dir).path for cid in args.cid]
-            write_pictures((made or [_test_file(dataset, args.data_dir)])[0], dataset, args.from_folder)
-        elif args.cid or args.test:
-            prepare(dataset, args.cid, args.num_clients, args.data_dir, args.alpha, args.test)
-        if args.show:
-            print(f"{show(dataset, args.num_clients, args.data_dir, args.alpha)} shows who has how much of which class")
-    except (DataError, OSError) as error:
-        if args.reason:
-            args.reason.write_text(f"{error}")
-        if isinstance(error, DataError):
-            end(error)
-        sys.exit(f"{error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import math
 
-from federation.arrays import as_number, in_type
-from federation.server.validation import MAX_EXAMPLES, check_evaluation, check_fit
-from federation.transfer import decode
+from federation.server.checks import MAX_EXAMPLES, check_evaluation, check_fit
+from federation.wire.handshake import as_number
+from federation.wire.models import decode, in_type
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from federation.device.sensors import Plug, PowerSource, find_power_source, in_words, read_throttled
+from federation.client.sensors import Plug, PowerSource, find_power_source, in_words, read_throttled
 
 INTERVAL = 1  # seconds between two samples
 LAST_WAIT = 0.2  # seconds that the end of a fit waits for the last sample

@@ -7,10 +7,9 @@ import math
 import time
 from typing import Any, Callable, Mapping, NamedTuple
 
-from federation.arrays import as_number
-from federation.handshake import Identity, Key
 from federation.live_lines import bar
-from federation.report import TRAFFIC, Report
+from federation.results.report import TRAFFIC, Report
+from federation.wire.handshake import Identity, Key, as_number
 
 Figures = Mapping[str, Any]  # a client's row of clients.csv
 

@@ -19,7 +19,6 @@ import zlib
 from typing import Any, Sequence
 
 from federation import MAX_MESSAGE_BYTES
-from federation.arrays import in_type
 
 import numpy as np
 from flwr.common import (
@@ -141,6 +140,28 @@ def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays
     if not arrays:
         raise ValueError("it has no arrays")
     return arrays
+
+
+def in_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return an array in another type of numbers; raises ValueError if some are out of its range.
+
+    For a type of whole numbers they are rounded: that is nearer than cutting off, which would make averages smaller.
+    """
+    if array.dtype == dtype:
+        return array
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            converted = array.astype(dtype)
+        fits = np.isfinite(converted).all()
+    else:
+        rounded = np.rint(array) if array.dtype.kind == "f" else array
+        limits = np.iinfo(dtype)
+        # As Python's numbers, because NumPy compares large ones as floats.
+        fits = array.size == 0 or limits.min <= int(rounded.min()) <= int(rounded.max()) <= limits.max
+        converted = rounded.astype(dtype) if fits else rounded
+    if not fits:
+        raise ValueError(f"some of its numbers are out of range for the global model's {dtype}")
+    return converted
 
 
 def _halved(array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The picture of a run: loss and accuracy by round, seconds by client: python -m federation.history results/monday."""
+"""The picture of a run: loss and accuracy by round, seconds by client: python -m federation.results.chart results/monday."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from federation.files import replaced
-from federation.tables import Rows, number, read_table
+from federation.results.tables import Rows, number, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

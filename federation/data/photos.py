@@ -10,10 +10,10 @@ import unicodedata
 from pathlib import Path
 from typing import Iterator
 
-from federation import partition_file
-from federation.hub import SOURCES, DataError
-from federation.images import decode_picture
-from federation.partition_file import Examples
+from federation.data import partition_file
+from federation.data.hub import SOURCES, DataError
+from federation.data.images import decode_picture
+from federation.data.partition_file import Examples
 
 import numpy as np
 

@@ -8,7 +8,7 @@ import queue
 import types
 from concurrent.futures import ThreadPoolExecutor
 
-from federation.handshake import Refused
+from federation.wire.handshake import Refused
 
 import grpc
 import pytest
@@ -19,12 +19,12 @@ from processes import free_address
 @pytest.fixture
 def wire():
     """The module, imported here: see test_messages.py."""
-    return importlib.import_module("federation.client.wire")
+    return importlib.import_module("federation.client.stream")
 
 
 @pytest.fixture
 def write_question():
-    return importlib.import_module("federation.messages").write_question
+    return importlib.import_module("federation.wire.messages").write_question
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Compare runs by what the report wrote: how soon each reached an accuracy, as a table and as a picture."""
+"""Compare runs: python -m federation.results.compare results/monday results/tuesday [--accuracy 0.9]."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from federation.files import replaced
-from federation.tables import Rows, number, read_table
+from federation.flags import ArgumentParser, content, fraction
+from federation.results.tables import Rows, number, read_table
 
 TESTED_ON = {"central_accuracy": "the server's test images", "accuracy": "the clients' validation images"}
 COSTS = {  # by their name here: table, columns, digits
@@ -19,7 +20,7 @@ COSTS = {  # by their name here: table, columns, digits
     "joules": ("clients.csv", ["energy_j"], 0),
 }
 TOLERANCE = 1e-6  # TensorFlow's accuracies are float32: its 0.9 is 0.89999998
-MARK = b"federation.compare"  # in the pictures that are made here, and may be replaced
+MARK = b"federation.results.compare"  # in the pictures that are made here, and may be replaced
 
 # Those of Okabe and Ito (2008), which the colour-blind can tell apart, with grey for yellow: that is too bright here.
 COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#888888"
@@ -175,3 +176,25 @@ def _cell(run: Run, cost: str, last_round: int | None) -> str:
         return "-"
     ((total, is_whole),) = run.costs(cost, [last_round])
     return f"{total:.{COSTS[cost][2]}f}{'' if is_whole else '+'}" if math.isfinite(total) else ""
+
+
+def main() -> None:
+    """Print the table and draw the picture of the runs that the command line names."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("runs", type=content(read_run), nargs="+", metavar="FOLDER", help="the results of a run")
+    parser.add_argument("--accuracy", type=fraction, help="compare until then (default: the highest that all reach)")
+    parser.add_argument("--picture", type=content(png), default="comparison.png", help="as PNG (default: %(default)s)")
+    args = parser.parse_args()
+    comparison = Comparison(args.runs, args.accuracy)
+    if not any(comparison.curves):
+        parser.error("no accuracy is known yet of any of these runs")
+    print(comparison.table())
+    try:
+        comparison.draw(args.picture)
+    except Exception as error:  # the disk is full, or whatever matplotlib stumbles over
+        parser.exit(1, f"{parser.prog}: cannot draw {args.picture}: {error}\n")
+    print(f"drawn in {args.picture}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """What server and clients say to each other, as bytes that have been the same in all of Flower since 1.0.
 
 A question is a task, such as "fit", and Flower's instruction, such as a FitIns; the answer is a result, such as a
-FitRes. Beside the stream in federation/client/wire.py, the one place that uses parts of Flower that are not public:
+FitRes. Beside the stream in federation/client/stream.py, the one place that uses parts of Flower that are not public:
 `flwr.proto` and `flwr.common.serde`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Union
 
-from federation.handshake import Refused
+from federation.wire.handshake import Refused
 
 from flwr.common import (
     Code,

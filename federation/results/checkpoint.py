@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from federation.files import replaced
-from federation.handshake import Identity
+from federation.wire.handshake import Identity
 
 import numpy as np
 from flwr.common import NDArrays

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from federation.arrays import as_number, in_type
-from federation.transfer import WHOLE, decode
+from federation.wire.handshake import as_number
+from federation.wire.models import WHOLE, decode, in_type
 
 from flwr.common import EvaluateRes, FitRes, NDArrays, ndarrays_to_parameters
 

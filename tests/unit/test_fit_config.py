@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from federation.server import orders
-from federation.server.orders import LEAST_SECONDS, MARGIN, MOST_GROWTH, Orders
+from federation.server import fit_config as orders
+from federation.server.fit_config import LEAST_SECONDS, MARGIN, MOST_GROWTH, Orders
 
 import pytest
 from fakes import MODEL, FakeClient, encoded, fit_result, identity
