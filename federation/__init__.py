@@ -9,9 +9,6 @@ from __future__ import annotations
 import logging
 import os
 
-# Limits the model's size. Server and clients must agree, and the defaults of Flower's versions do not.
-MAX_MESSAGE_BYTES = 512 * 1024**2
-
 _DEFAULTS = {
     "FLWR_TELEMETRY_ENABLED": "0",  # no usage reports to Flower; without internet they delay the exit by minutes
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -1,4 +1,4 @@
-"""Write files so that a kill or a power cut leaves the old content or the new one, never half of it, and no litter."""
+"""Write files so that a kill or a power cut leaves the old content or the new one, never half of it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
 CANNOT_SYNC = errno.EINVAL, errno.ENOSYS, errno.ENOTSUP  # what network drives and FUSE say that have no fsync
-OWN_FILES = "/proc/self/fd"  # Linux: the open files of this process, whether or not they have a name
+LEFTOVERS = f".*.{'[0-9a-f]' * 8}.tmp"  # the temporary names of `replaced`
 
 
 @contextlib.contextmanager
@@ -22,36 +21,16 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     `path` is then as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    unnamed = _open_unnamed(path.parent)  # None: a file with a name, which a kill leaves behind
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(_open_new(temporary) if unnamed is None else unnamed, "w+b") as file:
+        with temporary.open("x+b") as file:
             yield file
             _sync(file)
-            if unnamed is not None:
-                _give_name(file, temporary)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):  # it is not there yet, or its drive has gone
             temporary.unlink()
         raise
-
-
-def _open_new(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-
-
-def _open_unnamed(folder: Path) -> int | None:
-    """Return a descriptor of a new file without a name, which is gone when this process is, however it ends.
-
-    Only Linux has such files, and not on all file systems: None where there are none.
-    """
-    if not hasattr(os, "O_TMPFILE") or not Path(OWN_FILES).is_dir():
-        return None
-    try:
-        return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o644)
-    except OSError:  # for instance on FAT and on network drives
-        return None
 
 
 def _sync(file: BinaryIO) -> None:
@@ -64,14 +43,7 @@ def _sync(file: BinaryIO) -> None:
             raise
 
 
-def _give_name(unnamed: BinaryIO, path: Path) -> None:
-    """Give a file without a name this one, or else, where the file system refuses that, a copy of it."""
-    descriptor = unnamed.fileno()
-    try:
-        # With src_dir_fd, whatever it is, Python calls linkat(2), which follows that link to the open file.
-        os.link(f"{OWN_FILES}/{descriptor}", path, src_dir_fd=descriptor)
-    except OSError:
-        unnamed.seek(0)
-        with os.fdopen(_open_new(path), "w+b") as copy:
-            shutil.copyfileobj(unnamed, copy)
-            _sync(copy)
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `replaced` left in a folder when its process was killed; raises OSError if that is not possible."""
+    for leftover in folder.glob(LEFTOVERS):
+        leftover.unlink()

@@ -97,7 +97,7 @@ def content(read: Callable[[Path], Content]) -> Callable[[str], Content]:
             reason = error.strerror or error  # NumPy's and zipfile's have none
             raise argparse.ArgumentTypeError(f"cannot read {error.filename or name}: {reason}") from None
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{name} is of no use: {error}") from None
+            raise argparse.ArgumentTypeError(f"cannot use {name}: {error}") from None
 
     return convert
 
@@ -106,7 +106,7 @@ def read_token(path: Path) -> bytes:
     """Return the token in a file; raises ValueError if it is too short or more than one word."""
     token = path.read_bytes().strip()
     if len(token) < MIN_TOKEN_LENGTH or len(token.split()) > 1:
-        raise ValueError(f"it holds no token: one word of {MIN_TOKEN_LENGTH} characters or more")
+        raise ValueError(f"it contains no token (one word of at least {MIN_TOKEN_LENGTH} characters)")
     return token
 
 

@@ -119,7 +119,7 @@ def test_a_client_comes_back_when_its_server_does_and_ends_at_ctrl_c(start, addr
         server = start("server.py", "--server_address", address, "--results_dir", tmp_path / f"results{attempt}")
         server.wait_for("has joined, 1 now")
         server.popen.kill()
-        client.wait_for(f"lost the server at {address} (UNAVAILABLE): trying again", count=attempt)
+        client.wait_for(f"lost the server at {address} (the connection broke): trying again", count=attempt)
     client.popen.send_signal(signal.SIGINT)
     assert client.exit_code(PROMPTLY) == 130
     assert "Traceback" not in client.output

@@ -35,9 +35,9 @@ CLIENT_MISTAKES = {
     "--cid 0 --retry_for 0": "argument --retry_for: must be a number of seconds above 0, not '0'",
     "--cid 0 --meter 192.168.1.20": "argument --meter: must be like http://192.168.1.20, not '192.168.1.20'",
     "--cid 0 --token_file nowhere": "argument --token_file: cannot read nowhere: No such file or directory",
-    "--cid 0 --token_file README.md": "argument --token_file: README.md is of no use: it holds no token: one word",
+    "--cid 0 --token_file README.md": "argument --token_file: cannot use README.md: it contains no token (one word",
     "--cid 0 --root_certificate nowhere": "argument --root_certificate: cannot read nowhere: No such file",
-    "--cid 0 --root_certificate README.md": "argument --root_certificate: README.md is of no use: it holds no certifi",
+    "--cid 0 --root_certificate README.md": "argument --root_certificate: cannot use README.md: it contains no certifi",
 }
 SERVER_MISTAKES = {
     "--rounds 0": "argument --rounds: must be a whole number, at least 1, not '0'",

@@ -19,7 +19,7 @@ from federation.client.progress import progress
 from federation.client.resident import answer_node
 from federation.client.stream import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
-from federation.wire.addresses import split_address
+from federation.wire.addresses import Address
 from federation.wire.handshake import Refused
 from federation.wire.keepalive import watch_connections
 from federation.wire.models import UNDERSTOOD
@@ -42,7 +42,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
     wrapper = ClientWrapper(client, identity, settings.token, Meter(settings.plug))
     if settings.serve is not None:
         answer_node(settings.serve, wrapper)
-    watch_connections(split_address(settings.server_address)[1])
+    watch_connections(settings.server_address.port)
     warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")
     progress.lines.start()
     try:
@@ -85,15 +85,16 @@ def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> 
 class _Attempts:
     """Attempts to reach the server: what is told of them, ever longer pauses between them, the time to give up."""
 
-    def __init__(self, address: str, retry_for: float) -> None:
+    def __init__(self, address: Address, retry_for: float) -> None:
         self.address = address
         self.retry_for = retry_for
         self.last_told = ""
-        self.start_afresh()
+        self.pause = 1.0  # seconds
+        self.give_up_at = time.monotonic() + retry_for
 
     def start_afresh(self) -> None:
         """Count pauses and time anew: the server was there."""
-        self.pause = 1.0  # seconds
+        self.pause = 1.0
         self.give_up_at = time.monotonic() + self.retry_for
 
     def tell(self, line: str) -> None:

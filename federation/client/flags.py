@@ -23,6 +23,7 @@ from federation.flags import (
     whole_number,
 )
 from federation.wire import tls
+from federation.wire.addresses import Address
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ClientSettings:
 
     partition: Partition
     threads: int | None = None  # None: as many as help
-    server_address: str = ""  # HOST:PORT
+    server_address: Address = Address("127.0.0.1", 8080)
     root_certificate: bytes | None = None  # PEM; None: not encrypted
     token: bytes | None = None
     retry_for: float = math.inf  # seconds

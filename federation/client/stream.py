@@ -7,13 +7,13 @@ import.
 from __future__ import annotations
 
 import queue
-from typing import Any, Callable
+from typing import Callable
 
-from federation import MAX_MESSAGE_BYTES
 from federation.client.probe import somebody_else
-from federation.wire.addresses import ascii_address
+from federation.wire import MAX_MESSAGE_BYTES
+from federation.wire.addresses import Address
 from federation.wire.handshake import Refused
-from federation.wire.messages import read_question, write_answer
+from federation.wire.messages import Instruction, Result, read_question, write_answer
 
 import grpc
 from flwr.proto.transport_pb2 import ClientMessage, Reason
@@ -46,7 +46,9 @@ class ConnectionLost(Exception):
         self.was_asked = was_asked
 
 
-def answer_server(address: str, root_certificate: bytes | None, answer: Callable[[str, Any], Any]) -> None:
+def answer_server(
+    address: Address, root_certificate: bytes | None, answer: Callable[[str, Instruction], Result]
+) -> None:
     """Answer the server's messages until it says that the run is over.
 
     `answer(task, instruction)` returns the result of a task: `get_properties`, `get_parameters`, `fit` or `evaluate`,
@@ -61,31 +63,36 @@ def answer_server(address: str, root_certificate: bytes | None, answer: Callable
                 was_asked = True
                 task, instruction = read_question(message)
                 del message  # as large as the model
-                if task == "reconnect":
+                if instruction is None:
                     goodbye = ClientMessage.DisconnectRes(reason=Reason.ACK)
                     answers.put(ClientMessage(disconnect_res=goodbye))
                     return
                 answers.put(write_answer(task, answer(task, instruction)))
                 del instruction
-            raise ConnectionLost("it hung up", was_asked)
+            raise ConnectionLost("it closed the connection", was_asked)
         except ValueError as error:
             raise ConnectionLost(f"{error}", was_asked=False) from error
         except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
-                limit = MAX_MESSAGE_BYTES // 1024**2
-                raise Refused(f"the model is larger than a message can be, {limit} MB") from error
-            if _is_somebody_else(error):
-                raise somebody_else(address) from error
-            raise ConnectionLost(error.code().name, was_asked) from error
+            raise _reason(error, address, was_asked) from error
         finally:
             answers.put(None)  # ends gRPC's thread that takes the answers
 
 
-def _channel(address: str, root_certificate: bytes | None) -> grpc.Channel:
-    address = ascii_address(address)
+def _channel(address: Address, root_certificate: bytes | None) -> grpc.Channel:
     if root_certificate is None:
-        return grpc.insecure_channel(address, OPTIONS)
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(root_certificate), OPTIONS)
+        return grpc.insecure_channel(str(address), OPTIONS)
+    return grpc.secure_channel(str(address), grpc.ssl_channel_credentials(root_certificate), OPTIONS)
+
+
+def _reason(error: grpc.RpcError, address: Address, was_asked: bool) -> Refused | ConnectionLost:
+    """What to raise for gRPC's error."""
+    code = error.code()
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
+        return Refused(f"the model is larger than the limit of a message, {MAX_MESSAGE_BYTES // 1024**2} MB")
+    if _is_somebody_else(error):
+        return somebody_else(address)
+    broken = code == grpc.StatusCode.UNAVAILABLE  # gRPC's word for most that can happen to a network
+    return ConnectionLost("the connection broke" if broken else f"gRPC error {code.name}", was_asked)
 
 
 def _is_somebody_else(error: grpc.RpcError) -> bool:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, Mapping
 
+from federation.files import remove_leftovers
 from federation.wire.handshake import as_number
 from federation.results.checkpoint import Checkpoint
 from federation.wire.handshake import Key, identity_of, key_of, printable
@@ -54,6 +55,7 @@ class Report:
         or came after the checkpoint goes. Raises OSError if they cannot be read.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         self.folder = folder
         self._drawing: subprocess.Popen | None = None
         self._draw_at = time.monotonic() + DRAW_EVERY

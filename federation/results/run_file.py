@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from federation.files import replaced
+from federation.wire.addresses import Address
 from federation.wire.handshake import Identity
 
 NAME = "run.json"
@@ -61,4 +62,4 @@ def _plain(value: object) -> object:
     """Return a flag's value if it can be shown, and of a secret only that it was given."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return str(value) if isinstance(value, Path) else "given"
+    return str(value) if isinstance(value, (Path, Address)) else "given"

@@ -12,7 +12,7 @@ from federation.flags import ArgumentParser, add_data_dir, add_token_file, conte
 from federation.results import checkpoint, run_file
 from federation.server.seeds import MAX_SEED, draw_seed
 from federation.wire import tls
-from federation.wire.addresses import listen_address
+from federation.wire.addresses import Address, listen_address
 from federation.wire.handshake import Identity
 
 
@@ -41,7 +41,7 @@ class RunSettings:
 class ServerSettings(RunSettings):
     """What the command line says about a server that clients connect to."""
 
-    server_address: str  # HOST:PORT to listen on
+    server_address: Address  # to listen on
     plain: bool  # no table on a terminal
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
     token: bytes | None

@@ -9,13 +9,13 @@ import threading
 import traceback
 from typing import NoReturn
 
-from federation import MAX_MESSAGE_BYTES
 from federation.results.report import Report
 from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import ServerSettings
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.server.watch import watched
-from federation.wire.addresses import reachable_addresses, split_address
+from federation.wire import MAX_MESSAGE_BYTES
+from federation.wire.addresses import reachable_addresses
 from federation.wire.keepalive import watch_connections
 from federation.wire.tls import warn_if_readable
 
@@ -43,14 +43,14 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
     clients = DeviceClientManager(settings.token, settings.member)
     server = DeviceServer(strategy, settings, report, clients)
     address = settings.server_address
-    print(f"clients connect with --server_address={' or '.join(reachable_addresses(address))}")
+    print(f"clients connect with --server_address={' or '.join(map(str, reachable_addresses(address)))}")
     warn_if_readable(address, settings.certificates is not None, "--certificates")
-    watch_connections(split_address(address)[1])
+    watch_connections(address.port)
     _allow_many_connections()
     try:
         with watched(report, clients, settings):
             start_server(
-                server_address=address,
+                server_address=str(address),
                 server=server,
                 config=ServerConfig(num_rounds=settings.num_rounds),
                 grpc_max_message_length=MAX_MESSAGE_BYTES,

@@ -1,9 +1,10 @@
 """Notice a lost network, which neither Flower nor gRPC's defaults do in reasonable time.
 
-When a device's Wi-Fi goes, nobody tells the other side: an idle client would wait for ever. TCP can ask whether the
-other side is still there. So this looks for the sockets of the connections among the files that this process has open,
-and sets it there. Why not gRPC's own keepalive? A Flower server drops clients that use it more often than every five
-minutes ("Too many pings"), and Flower has no setting for that; nor has gRPC one for TCP's.
+When a device's Wi-Fi goes, nobody tells the other side: an idle client would wait for ever, and Flower's server, which
+pings its clients every 210 s, would notice after minutes. A client cannot ping more often than every five minutes: the
+server would drop it ("Too many pings"), and Flower has no setting for either. TCP can ask whether the other side is
+still there, but gRPC has no setting for that. So this finds the connections among the files that this process has open,
+and sets it there.
 """
 
 from __future__ import annotations

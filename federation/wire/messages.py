@@ -7,15 +7,19 @@ FitRes. Beside the stream in federation/client/stream.py, the one place that use
 
 from __future__ import annotations
 
-from typing import Any, Callable, Union
+from typing import Callable, Union
 
 from federation.wire.handshake import Refused
 
 from flwr.common import (
     Code,
+    EvaluateIns,
     EvaluateRes,
+    FitIns,
     FitRes,
+    GetParametersIns,
     GetParametersRes,
+    GetPropertiesIns,
     GetPropertiesRes,
     Parameters,
     Status,
@@ -23,20 +27,24 @@ from flwr.common import (
 )
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 
+Instruction = Union[GetPropertiesIns, GetParametersIns, FitIns, EvaluateIns]
 Result = Union[GetPropertiesRes, GetParametersRes, FitRes, EvaluateRes]
 
 
-def write_question(task: str, instruction: Any) -> ServerMessage:
-    """Return the message with a question."""
+def write_question(task: str, instruction: Instruction) -> ServerMessage:
+    """Message with a question."""
     field = f"{task}_ins"
     return ServerMessage(**{field: getattr(serde, f"{field}_to_proto")(instruction)})
 
 
-def read_question(message: ServerMessage) -> tuple[str, Any]:
-    """Return the task in a message and Flower's instruction; raises ValueError if Flower knows no such task."""
+def read_question(message: ServerMessage) -> tuple[str, Instruction | None]:
+    """Task in a message and Flower's instruction, which the server's goodbye, "reconnect", does not have: None.
+
+    Raises ValueError if Flower knows no such task.
+    """
     field = message.WhichOneof("msg")  # such as fit_ins
     if field is None:
-        raise ValueError("it asked something that this version of Flower does not know")
+        raise ValueError("it sent a request that this version of Flower does not know")
     task = field[: -len("_ins")]
     if task == "reconnect":
         return task, None
@@ -44,25 +52,25 @@ def read_question(message: ServerMessage) -> tuple[str, Any]:
 
 
 def write_answer(task: str, result: Result) -> ClientMessage:
-    """Return the message with the result of a task; with a failure if it cannot be sent."""
+    """Message with the result of a task; with a failure if it cannot be sent."""
     field = f"{task}_res"
     encode = getattr(serde, f"{field}_to_proto")
     try:
         return ClientMessage(**{field: encode(result)})
     except (TypeError, ValueError) as error:  # for instance a metric that is larger than 64 bits
-        return ClientMessage(**{field: encode(failure(task, f"its result cannot be sent ({error})"))})
+        return ClientMessage(**{field: encode(failure(task, f"cannot send its result ({error})"))})
 
 
 def read_answer(task: str, answer: bytes) -> Result:
-    """Return the result of a task in an answer, as bytes; raises ValueError if it is that of another task."""
+    """Result of a task in an answer, as bytes; raises ValueError if it is that of another task."""
     message, field = ClientMessage.FromString(answer), f"{task}_res"
     if message.WhichOneof("msg") != field:
-        raise ValueError(f"it answered something else than {task}")
+        raise ValueError(f"its reply is not one to {task}")
     return getattr(serde, f"{field}_from_proto")(getattr(message, field))
 
 
 def failure(task: str, reason: str) -> Result:
-    """Return the result of a task that failed, as Flower has it, with the reason."""
+    """Result of a task that failed, as Flower has it, with the reason."""
     # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
     status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
     if task == "get_properties":
@@ -74,9 +82,11 @@ def failure(task: str, reason: str) -> Result:
     return EvaluateRes(status, 0.0, 0, {})
 
 
-def respond(question: bytes, answer: Callable[[str, Any], Result]) -> bytes:
-    """Return the answer to a question, both as bytes; `answer(task, instruction)` knows the result."""
+def respond(question: bytes, answer: Callable[[str, Instruction], Result]) -> bytes:
+    """Answer to a question, both as bytes; `answer(task, instruction)` knows the result."""
     task, instruction = read_question(ServerMessage.FromString(question))
+    if instruction is None:
+        raise ValueError("a goodbye has no answer")
     try:
         result = answer(task, instruction)
     except Refused as refused:
@@ -86,6 +96,6 @@ def respond(question: bytes, answer: Callable[[str, Any], Result]) -> bytes:
 
 
 def refuse(question: bytes, reason: str) -> bytes:
-    """Return the answer to a question, both as bytes, that says why there is none."""
+    """Answer to a question, both as bytes, that says why it has no result."""
     task, _ = read_question(ServerMessage.FromString(question))
     return write_answer(task, failure(task, reason)).SerializeToString()

@@ -18,7 +18,7 @@ import hashlib
 import zlib
 from typing import Any, Sequence
 
-from federation import MAX_MESSAGE_BYTES
+from federation.wire import MAX_MESSAGE_BYTES
 
 import numpy as np
 from flwr.common import (

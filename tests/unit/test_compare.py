@@ -250,17 +250,17 @@ MISTAKES = {
     "": "the following arguments are required: FOLDER",
     "nowhere": "/nowhere: No such file or directory",
     "nowhere/rounds.csv": "/nowhere: No such file or directory",
-    "empty": "argument FOLDER: empty is of no use: it has no rounds.csv",
+    "empty": "argument FOLDER: cannot use empty: it has no rounds.csv",
     "empty/file": "/empty/file: Not a directory",
     "odd": "/odd/rounds.csv: Is a directory",
-    "run empty": "argument FOLDER: empty is of no use",
+    "run empty": "argument FOLDER: cannot use empty",
     "new": "no accuracy is known yet of any of these runs",
     "new --accuracy 0.9": "no accuracy is known yet of any of these runs",
     "run --accuracy 90": "argument --accuracy: must be a number above 0, at most 1, not '90'",
     "run --accuracy nan": "argument --accuracy: must be a number above 0, at most 1, not 'nan'",
-    "run --picture x.svg": "argument --picture: x.svg is of no use: the picture is a PNG file",
+    "run --picture x.svg": "argument --picture: cannot use x.svg: the picture is a PNG file",
     "run --picture odd.png": "argument --picture: cannot read odd.png: Is a directory",
-    "run --picture mine.png": "argument --picture: mine.png is of no use: it is there already",
+    "run --picture mine.png": "argument --picture: cannot use mine.png: it is there already",
 }
 
 
@@ -283,7 +283,7 @@ def test_somebodys_picture_with_the_usual_name_stays(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     (tmp_path / "comparison.png").write_bytes(b"mine")
     code, _, errors = run_command(monkeypatch, capsys, write_run(tmp_path / "run", [0.9]))
-    assert code == 2 and "comparison.png is of no use: it is there already" in errors
+    assert code == 2 and "cannot use comparison.png: it is there already" in errors
     assert (tmp_path / "comparison.png").read_bytes() == b"mine"
 
 

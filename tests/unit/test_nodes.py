@@ -304,7 +304,7 @@ STRANGE = {
     "nothing": (lambda message: Message(RecordDict({}), reply_to=message), "KeyError"),
     "another task's answer": (
         lambda message: Message(pack(in_bytes("evaluate")), reply_to=message),
-        "ValueError: it answered something else than fit",
+        "ValueError: its reply is not one to fit",
     ),
     "noise": (lambda message: Message(pack(b"\xff\xff\xff\xff"), reply_to=message), "DecodeError"),
     "no bytes": (lambda message: Message(pack(b""), reply_to=message), "ValueError"),

@@ -14,7 +14,7 @@ from federation.results import checkpoint
 from federation.results.checkpoint import Checkpoint
 from federation.results.run_file import RunFile
 from federation.server.flags import RunSettings, ServerSettings, parse_run
-from federation.wire.addresses import server_address
+from federation.wire.addresses import Address, server_address
 
 import pytest
 from fakes import MODEL, SOMEBODY, self_signed
@@ -63,7 +63,7 @@ def mistake(capsys, call, *words: object) -> str:
 def test_a_client_without_flags(monkeypatch):
     assert client_settings(monkeypatch, "--cid", 3) == ClientSettings(
         partition=Partition("cifar10", 3, 50, Path("data"), alpha=None),
-        server_address="127.0.0.1:8080",
+        server_address=Address("127.0.0.1", 8080),
         threads=None,
         root_certificate=None,
         token=None,
@@ -76,7 +76,7 @@ def test_a_client_without_flags(monkeypatch):
 def test_a_client_that_nobody_starts_has_the_same_settings(monkeypatch):
     """In Flower's engines, a client has no command line: what it does not say there is what its flags say here."""
     started = client_settings(monkeypatch, "--cid", 3)
-    assert ClientSettings(started.partition, server_address=started.server_address) == started
+    assert ClientSettings(started.partition) == started
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
@@ -114,7 +114,7 @@ def test_a_client_with_all_flags(monkeypatch, tmp_path):
     words += ["--token_file", tmp_path / "token", "--retry_for", 1.5]
     assert client_settings(monkeypatch, *words) == ClientSettings(
         partition=Partition("mnist", 9, 10, Path("elsewhere"), alpha=0.3),
-        server_address="[fe80::1]:80",
+        server_address=Address("fe80::1", 80),
         threads=2,
         root_certificate=certificate,
         token=b"0123456789abcdef",
@@ -131,7 +131,7 @@ def test_a_client_that_stays_loaded(monkeypatch, tmp_path):
 
 def test_a_server_without_flags(monkeypatch):
     settings = server_settings(monkeypatch)
-    assert settings.server_address.startswith("127.0.0.1:")  # the default's port may be in use here
+    assert settings.server_address.host == "127.0.0.1"  # the default's port may be in use here
     assert settings.results_dir.parent == Path("results")
     assert settings == ServerSettings(
         num_rounds=3,
@@ -219,7 +219,7 @@ def test_resume_before_the_first_checkpoint(monkeypatch, tmp_path):
 def test_resume_of_what_is_damaged(monkeypatch, tmp_path, capsys):
     (tmp_path / checkpoint.NAME).write_bytes(b"PK")
     message = mistake(capsys, server_settings, monkeypatch, "--resume", tmp_path)
-    assert message.startswith(f"server.py: argument --resume: {tmp_path} is of no use: its model.npz is no checkpoint")
+    assert message.startswith(f"server.py: argument --resume: cannot use {tmp_path}: its model.npz is no checkpoint")
 
 
 def test_results_are_never_overwritten(monkeypatch, tmp_path, capsys):
@@ -239,7 +239,7 @@ def test_tokens(monkeypatch, tmp_path, capsys, content, is_token):
     if is_token:
         assert client_settings(*words).token == content.encode()
     else:
-        assert "holds no token: one word of 16 characters" in mistake(capsys, client_settings, *words)
+        assert "contains no token (one word of at least 16 characters)" in mistake(capsys, client_settings, *words)
 
 
 def test_there_is_no_partition_for_a_cid(monkeypatch, capsys):
