@@ -19,9 +19,8 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0
 HTTP2_SETTINGS = bytes((4, 0, 0, 0, 0, 0))
 HEAD = 9  # bytes
 TLS_RECORDS = (b"\x15\x03", b"\x16\x03")  # how an alert and a handshake begin, in all versions of TLS
-
-# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID, _HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH.
-CERTIFICATE_NOT_YET_VALID, *OTHER_ADDRESS = 9, 62, 64
+CERTIFICATE_NOT_YET_VALID = 9  # X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL
+OTHER_ADDRESS = 62, 64  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
 def probe(address: Address, root_certificate: bytes | None) -> None:

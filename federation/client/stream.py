@@ -7,13 +7,12 @@ import.
 from __future__ import annotations
 
 import queue
-from typing import Callable
 
 from federation.client.probe import somebody_else
 from federation.wire import MAX_MESSAGE_BYTES
 from federation.wire.addresses import Address
 from federation.wire.handshake import Refused
-from federation.wire.messages import Instruction, Result, read_question, write_answer
+from federation.wire.messages import Answer, read_question, write_answer
 
 import grpc
 from flwr.proto.transport_pb2 import ClientMessage, Reason
@@ -46,9 +45,7 @@ class ConnectionLost(Exception):
         self.was_asked = was_asked
 
 
-def answer_server(
-    address: Address, root_certificate: bytes | None, answer: Callable[[str, Instruction], Result]
-) -> None:
+def answer_server(address: Address, root_certificate: bytes | None, answer: Answer) -> None:
     """Answer the server's messages until it says that the run is over.
 
     `answer(task, instruction)` returns the result of a task: `get_properties`, `get_parameters`, `fit` or `evaluate`,

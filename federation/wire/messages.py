@@ -29,6 +29,7 @@ from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 
 Instruction = Union[GetPropertiesIns, GetParametersIns, FitIns, EvaluateIns]
 Result = Union[GetPropertiesRes, GetParametersRes, FitRes, EvaluateRes]
+Answer = Callable[[str, Instruction], Result]  # from a task and its instruction
 
 
 def write_question(task: str, instruction: Instruction) -> ServerMessage:
@@ -82,7 +83,7 @@ def failure(task: str, reason: str) -> Result:
     return EvaluateRes(status, 0.0, 0, {})
 
 
-def respond(question: bytes, answer: Callable[[str, Instruction], Result]) -> bytes:
+def respond(question: bytes, answer: Answer) -> bytes:
     """Answer to a question, both as bytes; `answer(task, instruction)` knows the result."""
     task, instruction = read_question(ServerMessage.FromString(question))
     if instruction is None:
