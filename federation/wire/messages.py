@@ -71,7 +71,7 @@ def read_answer(task: str, answer: bytes) -> Result:
 
 
 def failure(task: str, reason: str) -> Result:
-    """Result of a task that failed, as Flower has it, with the reason."""
+    """Return the result of a task that failed, as Flower has it, with the reason."""
     # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
     status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
     if task == "get_properties":
