@@ -30,11 +30,6 @@ def test_an_answer_is_flowers_and_arrives_as_it_was_sent(task):
     assert messages.read_answer(task, message.SerializeToString()) == result
 
 
-def test_the_goodbye():
-    goodbye = ServerMessage(reconnect_ins=ServerMessage.ReconnectIns(seconds=0))
-    assert messages.read_question(goodbye) == ("reconnect", None)
-
-
 def test_what_is_no_answer():
     answer = messages.write_answer("evaluate", TASKS["evaluate"][1]).SerializeToString()
     for wrong in (answer, b""):
