@@ -13,8 +13,8 @@ from federation import MAX_MESSAGE_BYTES
 from federation.results.report import Report
 from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import ServerSettings
+from federation.server.live_table import watched
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
-from federation.server.watch import watched
 from federation.wire.addresses import reachable_addresses, split_address
 from federation.wire.keepalive import watch_connections
 from federation.wire.tls import warn_if_readable
