@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -87,5 +88,6 @@ def _leave(server: DeviceServer) -> NoReturn:
     drawing.join(None if committed >= num_rounds else DRAWING_TIMEOUT)
     if drawing.is_alive():
         print("server.py: no time to draw history.png", file=sys.stderr)
-    print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}")
+    with contextlib.suppress(OSError):  # who reads the output is gone
+        print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}")
     os._exit(0 if committed >= num_rounds else 1)
