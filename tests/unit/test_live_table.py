@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 
 from federation.results.checkpoint import Checkpoint
@@ -108,7 +109,8 @@ def test_who_is_still_at_work_is_told_once_a_minute(tmp_path, monkeypatch, capsy
     members = [FakeClient(f"connection of {cid}", identity(cid)) for cid in range(9)]
     arrive(clients, *members)
     report.start_round(4)
-    with watched(report, clients, server_settings(monkeypatch)):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with watched(report, clients, server_settings(monkeypatch, "--plain")):
         clients.start_work(members[0], "evaluate")
         time.sleep(0.75)
         for client in members[1:]:
