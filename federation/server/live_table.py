@@ -36,8 +36,9 @@ def watched(report: Report, clients: DeviceClientManager, settings: ServerSettin
     is_over = threading.Event()
     try:
         if is_terminal and not settings.plain:
-            table = LiveTable(report, clients, settings)
-            with Live(get_renderable=table.draw, transient=True, refresh_per_second=2):  # prints go above it
+            draw = LiveTable(report, clients, settings).draw
+            # What is printed goes above it, except to a file: `server.py 2> errors`.
+            with Live(get_renderable=draw, transient=True, refresh_per_second=2, redirect_stderr=os.isatty(2)):
                 yield
         else:
             threading.Thread(target=_tell, args=(report, clients, is_over), daemon=True).start()
