@@ -1,4 +1,4 @@
-"""What a person sees: real servers and clients in a terminal, tmux, whose screen is read."""
+"""What a person sees: a real server in a terminal, tmux, whose screen is read."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ class Terminal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        shell = f"cd {ROOT}; PS1='$ '"
-        (folder / "rc").write_text(f"{shell}\n")
+        (folder / "rc").write_text(f"cd {ROOT}; PS1='$ '\n")
         self.tmux("new-session", "-d", "-x", "130", "-y", "40", f"bash --noprofile --rcfile {folder}/rc")
         self.wait_for("$")
 
@@ -92,21 +91,6 @@ def test_a_run(terminal, address, start_device, results):
     assert lines[-2:] == [f"3 of 3 rounds done, results in {results}", "$"]
     assert not [line for line in lines if "─" in line]  # nothing of it was left
     assert slow.exit_code() == 0 and again.exit_code() == 0
-
-
-def test_a_client(terminal, start, address, mnist, tmp_path):
-    server = start(
-        "server.py", "--server_address", address, "--epochs", 40, "--min_num_clients", 1, "--rounds", 2,
-        "--results_dir", tmp_path / "results",
-    )  # fmt: skip
-    flags = "--cid", 0, "--num_clients", 2, "--mnist", "--data_dir", mnist, "--threads", 1
-    terminal.type(sys.executable, "client_pytorch.py", *flags, "--server_address", address)
-    terminal.wait_for(r"^epoch \d+ of 40 \[#+\.+\] \d+%, \d+ s left$")
-    server.popen.kill()
-    screen = terminal.wait_for("^lost the server")
-    assert "epoch " not in screen
-    terminal.tmux("send-keys", "C-c")
-    terminal.wait_for(r"^(\^C)?stopped by SIGINT\n\$$")
 
 
 def test_the_picture_is_fresh_while_the_run_goes_on(start_server, start_device, results):
