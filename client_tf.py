@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 import random
-import time
+from functools import partial
 
 from federation.client.connection import stay_connected
 from federation.client.flags import ClientSettings, parse_client
-from federation.client.progress import show_progress
+from federation.client.progress import FitProgress
 from federation.client.threads import choose_threads
 from federation.data.partitions import Examples, load_partition
 from federation.flags import ArgumentParser, whole_number
@@ -32,6 +32,7 @@ EPOCHS, BATCH_SIZE = 3, 16  # in a round, for a server that does not say; ours d
 LEARNING_RATE = {"cifar10": 1e-3, "mnist": 3e-3}  # at its peak
 TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
 set_seed = random.seed  # for all random numbers; to set TensorFlow's own in each fit would take seconds
+new_seed = partial(random.getrandbits, 31)  # draws that of one of TensorFlow's random operations
 
 
 def small_cnn() -> keras.Model:
@@ -55,15 +56,16 @@ def mobilenet() -> keras.Model:
     """Return MobileNetV3-small (Howard et al., 2019), adapted to small images and few training steps."""
     # It takes pixels from 0 to 255. Without dropout: its random numbers would not come from the seed of a fit.
     original = keras.applications.MobileNetV3Small((32, 32, 3), weights=None, classes=10, dropout_rate=0)
+    names = [layer.name.lower() for layer in original.layers]  # such as expanded_conv_2_add; old Keras: .._2/add
+    residual_blocks = [name[: -len("add")] for name in names if name.endswith(("_add", "/add"))]
 
     def adapted(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        block = layer.name.lower().partition("project")[0]  # such as expanded_conv_2_
-        if layer.name.lower() == "conv":
+        config, name = layer.get_config(), layer.name.lower()
+        if name == "conv":
             config["strides"] = 1  # the original halves images five times: 32 x 32 would end as 1 x 1
         if isinstance(layer, keras.layers.BatchNormalization):
             config["momentum"] = 0.9  # the original's 0.999 leaves the statistics for evaluation behind for epochs
-            if any(other.name.lower() == block + "add" for other in original.layers):
+            if name.split("project")[0] in residual_blocks:  # the last one of a block, project_bn
                 config["gamma_initializer"] = "zeros"  # each block starts as identity: averages well from round 1
         return layer.__class__.from_config(config)
 
@@ -72,7 +74,7 @@ def mobilenet() -> keras.Model:
 
 def build_model(dataset: str) -> keras.Model:
     """Return an untrained model for `dataset`, "mnist" or "cifar10"."""
-    keras.utils.set_random_seed(random.getrandbits(31))  # for the weights
+    keras.utils.set_random_seed(new_seed())  # for the weights
     model = small_cnn() if dataset == "mnist" else mobilenet()
     model.compile(
         optimizer=keras.optimizers.Adam(weight_decay=0.01),
@@ -94,35 +96,13 @@ def as_dataset(examples: Examples) -> tf.data.Dataset:
 
 def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mirror a random half of the images [n, height, width, channels] and shift all of them by up to 3 pixels."""
-    shift = tf.random.uniform([2], -3, 4, dtype=tf.int32, seed=random.getrandbits(31))
-    return tf.roll(tf.image.random_flip_left_right(images, seed=random.getrandbits(31)), shift, axis=[1, 2]), labels
+    shift = tf.random.uniform([2], -3, 4, dtype=tf.int32, seed=new_seed())
+    return tf.roll(tf.image.random_flip_left_right(images, seed=new_seed()), shift, axis=[1, 2]), labels
 
 
 def one_cycle(progress: float) -> float:
     """Return the learning rate after `progress` of a fit, both from 0 to 1: up, then down (Smith and Topin, 2018)."""
     return min(progress / 0.3, (1 - progress) / 0.7)
-
-
-class Schedule(keras.callbacks.Callback):
-    """Sets the learning rate of each step to `one_cycle` of `peak`; ends the fit after `seconds`."""
-
-    def __init__(self, peak: float, epochs: int, num_batches: int, seconds: float) -> None:
-        super().__init__()
-        self.peak, self.epochs, self.num_batches, self.seconds = peak, epochs, num_batches, seconds
-        self.started, self.step, self.time_used = time.monotonic(), 0, 0.0  # the last: of `seconds`, from 0 to 1
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Set the learning rate of a step."""
-        epochs_done = (self.step + 0.5) / self.num_batches
-        progress = max(epochs_done / self.epochs, self.time_used)  # from 0 to 1
-        show_progress(epochs_done, self.epochs, progress)  # on the terminal, if there is one
-        self.model.optimizer.learning_rate = self.peak * one_cycle(progress)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """End the fit if its time is over."""
-        self.step += 1
-        self.time_used = (time.monotonic() - self.started) / self.seconds
-        self.model.stop_training = self.time_used >= 1
 
 
 def train(
@@ -134,17 +114,25 @@ def train(
     """
     num_examples = len(examples.labels)
     batch_size = min(batch_size, num_examples)
-    num_batches = num_examples // batch_size
+    fit = FitProgress(epochs, num_examples // batch_size, seconds)  # shows itself on a terminal
     # The last images of an epoch are dropped, because BatchNorm does badly on a small batch.
-    data = as_dataset(examples).shuffle(num_examples, random.getrandbits(31)).batch(batch_size, drop_remainder=True)
+    data = as_dataset(examples).shuffle(num_examples, new_seed()).batch(batch_size, drop_remainder=True)
     if examples.images.shape[3] == 3:  # digits are not augmented: a mirrored one is another sign
         data = data.map(augment)
     variables = model.optimizer.variables
     for variable in variables() if callable(variables) else variables:  # a method up to TensorFlow 2.15
         variable.assign(tf.zeros_like(variable))  # each fit starts with a fresh optimizer
-    schedule = Schedule(learning_rate, epochs, num_batches, seconds)
-    history = model.fit(data, epochs=epochs, shuffle=False, callbacks=[schedule], verbose=0)
-    return history.history["loss"][-1], schedule.step / num_batches
+
+    def begin_step(batch: int, logs: dict | None) -> None:
+        model.optimizer.learning_rate = learning_rate * one_cycle(fit.fraction)
+
+    def end_step(batch: int, logs: dict | None) -> None:
+        fit.end_step()
+        model.stop_training = fit.is_over
+
+    steps = keras.callbacks.LambdaCallback(on_train_batch_begin=begin_step, on_train_batch_end=end_step)
+    history = model.fit(data, epochs=epochs, shuffle=False, callbacks=[steps], verbose=0)
+    return history.history["loss"][-1], fit.epochs_done
 
 
 def test(model: keras.Model, examples: Examples) -> tuple[float, float]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from pathlib import Path
 from typing import Callable, NoReturn, TypeVar
-
-from federation.output import make_output_safe
 
 Content = TypeVar("Content")
 LONGEST_WAIT = 30 * 24 * 3600  # seconds; more than any clock or lock here has to stand
@@ -15,14 +15,17 @@ SMALLEST_ALPHA, LARGEST_ALPHA = 0.01, 1_000_000
 MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what travels
 
 
-class ArgumentParser(argparse.ArgumentParser):
-    """An argparse parser that answers a mistake with one line instead of the whole usage text.
+def print_lines() -> None:
+    """Print each line at once, to a file or pipe too, and a question mark for a character that the encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # neither closed nor a notebook's
+            stream.reconfigure(errors="replace", line_buffering=True)
 
-    Each script begins with one: from then on, its output is safe.
-    """
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argparse parser that answers a mistake with one line instead of the whole usage text."""
 
     def __init__(self, description: str | None, prog: str | None = None) -> None:
-        make_output_safe()
         super().__init__(
             prog, description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )

@@ -55,7 +55,7 @@ FAULTS = {
     "bad result": "a bad result among good ones",
     "other numbers": "results in other types of numbers than the model's",
     "tables": "tables that are damaged, or cannot be written for a while or at all",
-    "output": "output that nobody takes, names that it cannot show",
+    "output": "names that the terminal cannot show",
     "failed round": "a round in which all clients fail",
     "no initial model": "the client asked for the initial model dies",
     "misfit": "a client that does not fit the others",

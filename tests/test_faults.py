@@ -39,7 +39,7 @@ from faulty_client import numbers
 from flwr.common import GetPropertiesIns, serde
 from flwr.proto import transport_pb2_grpc
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
-from processes import DEADLINE, PROMPTLY, ROOT, Process
+from processes import DEADLINE, PROMPTLY, ROOT
 from raw_client import RawClient, nonce_of, properties, refusal_of
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -362,63 +362,6 @@ def test_a_run_with_damaged_tables_is_resumed(start_device, start_server, result
     assert "Traceback" not in server.output
     assert rounds_of(results) == ["1", "2"]
     assert [row["round"] for row in read_table(results / "clients.csv")] == ["1", "1", "2", "2"]
-
-
-OUTPUTS = {  # in bash, which makes way for the script
-    "no reader": "> >(true) 2>&1",
-    "a reader of one line": "> >(head -1) 2>&1",
-    "a full disk": ">/dev/full 2>&1",
-    "closed": ">&- 2>&-",
-}
-
-
-@pytest.fixture
-def start_unheard(start):
-    """Return a function that starts a script whose output goes where `output` says."""
-
-    def start_unheard(output: str, *arguments) -> Process:
-        return start("-c", f'exec "$0" "$@" {OUTPUTS[output]}', sys.executable, *arguments, python="/bin/bash")
-
-    return start_unheard
-
-
-@pytest.mark.fault("output")
-@pytest.mark.parametrize("output", OUTPUTS)
-def test_a_federation_whose_output_nobody_takes(start_unheard, address, results, output):
-    server = start_unheard(output, "server.py", "--server_address", address, "--results_dir", results, "--rounds", 2)
-    device = "tests/faulty_client.py", "--server_address", address, "--cid"
-    clients = [start_unheard(output, *device, cid) for cid in (0, 1)]
-    assert server.exit_code() == 0
-    assert [client.exit_code() for client in clients] == [0, 0]
-    rows = read_table(results / "rounds.csv")
-    assert [(row["round"], row["clients"], row["failures"]) for row in rows] == [("1", "2", "0"), ("2", "2", "0")]
-    assert_model(results, 2)
-
-
-@pytest.mark.fault("output")
-@pytest.mark.parametrize(("framework", "output"), [("pytorch", "closed"), ("tf", "no reader")])
-def test_real_clients_whose_output_nobody_takes(start_unheard, start_server, address, mnist, framework, output):
-    server = start_server("--rounds", 2, "--epochs", 1)
-    data = "--mnist", "--num_clients", 20, "--data_dir", mnist, "--server_address", address
-    clients = [start_unheard(output, f"client_{framework}.py", *data, "--cid", cid) for cid in (0, 1)]
-    assert server.exit_code() == 0, server.output
-    assert [client.exit_code() for client in clients] == [0, 0]
-    assert server.output.count(": 2 results and 0 failures") == 2
-
-
-@pytest.mark.fault("output")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_scripts_whose_output_nobody_takes(start_unheard, address, results, number):
-    flags = "--server_address", address, "--results_dir", results, "--min_num_clients", 1, "--rounds", 100_000
-    server = start_unheard("no reader", "server.py", *flags)
-    client = start_unheard("no reader", "tests/faulty_client.py", "--server_address", address, "--cid", 0)
-    deadline = time.monotonic() + DEADLINE
-    while not (results / "model.npz").exists():  # both are at work
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    for process, code in ((client, 128 + number), (server, 1)):
-        process.popen.send_signal(number)
-        assert process.exit_code(PROMPTLY) == code
 
 
 @pytest.mark.fault("output")

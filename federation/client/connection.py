@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import secrets
-import select
 import signal
 import sys
 import time
@@ -15,7 +14,6 @@ from federation.client.flags import ClientSettings
 from federation.client.identity import identify
 from federation.client.power import Meter
 from federation.client.probe import probe
-from federation.client.progress import progress
 from federation.client.resident import answer_node
 from federation.client.stream import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
@@ -44,13 +42,10 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
         answer_node(settings.serve, wrapper)
     watch_connections(settings.server_address.port)
     warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")
-    progress.lines.start()
     try:
         _connect_until_the_end(wrapper, settings)
     except Refused as refused:
         sys.exit(f"{refused}")
-    finally:
-        progress.lines.stop()
     print("the server has ended the run")
 
 
@@ -65,7 +60,6 @@ def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> 
             if not was_refused:
                 attempts.tell(f"connecting to {address}")
             was_refused = False
-            progress.tell("connected, waits for the server")
             answer_server(address, root_certificate, wrapper.answer)
             return
         except ConnectionLost as lost:
@@ -105,7 +99,6 @@ class _Attempts:
 
     def wait(self) -> None:
         """Wait before the next attempt; raises Refused if it is time to give up."""
-        progress.tell("not connected, tries again")
         remaining = self.give_up_at - time.monotonic()
         if remaining <= 0:
             raise Refused(f"no connection to {self.address} for {self.retry_for:g} s: giving up")
@@ -117,10 +110,9 @@ def _exit_at_signals() -> None:
     """Let Ctrl-C and SIGTERM end this process at once: nothing here has to be saved."""
 
     def leave(number: int, _frame: object) -> None:
-        progress.lines.stop()
         with contextlib.suppress(OSError):  # not by print, which may be at work just now
-            if os.name == "nt" or select.select([], [1], [], 0)[1]:  # nothing here may wait
-                os.write(1, f"stopped by {signal.Signals(number).name}\n".encode())
+            below = "\n" if os.isatty(1) else ""  # what is there may be half a line
+            os.write(1, f"{below}stopped by {signal.Signals(number).name}\n".encode())
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,35 +1,61 @@
-"""What a client does just now, in a line at the bottom of its terminal: round, epoch, and what comes next."""
+"""How far a fit is: it ends with its epochs or its seconds, and shows itself in a line on a terminal."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
+from typing import Iterable, Iterator, TypeVar
 
-from federation.live_lines import LiveLines, bar
-
-
-class Progress:
-    """What a client does just now; shown from `lines.start()` to `lines.stop()`, if there is a terminal."""
-
-    def __init__(self) -> None:
-        self.lines = LiveLines(self._render)
-        self.tell("")
-
-    def tell(self, doing: str, then: str = "") -> None:
-        """Set what the client does from now on, and what comes next."""
-        self._doing, self._then, self._fit = doing, then, ""
-        self._began = time.monotonic()
-
-    def show(self, epochs_done: float, epochs: int, part: float) -> None:
-        """Set how many of its epochs a fit has done, such as 1.73, and which part of its time is over, from 0 to 1."""
-        self._fit, self._part = f", epoch {int(epochs_done) + 1} of {epochs}", part
-
-    def _render(self, width: int, _height: int) -> list[str]:
-        text = self._doing + self._fit
-        if self._fit:
-            seconds = (time.monotonic() - self._began) * (1 / self._part - 1)
-            text += f" {bar(self._part, width=20)} {self._part:.0%}, {seconds:.0f} s left"
-        return [(text + self._then)[:width]]
+Batch = TypeVar("Batch")
+REFRESH = 0.5  # seconds
 
 
-progress = Progress()  # of this process
-show_progress = progress.show  # for the script's training loop
+class FitProgress:
+    """Counts the steps of a fit of `epochs`, each of `num_batches`, that may take `seconds`."""
+
+    def __init__(self, epochs: int, num_batches: int, seconds: float) -> None:
+        self.epochs, self.num_batches, self.seconds = epochs, num_batches, seconds
+        self.steps_done, self.time_used = 0, 0.0  # time: of `seconds`, from 0 to 1
+        self._started = self._shown_at = time.monotonic()
+        self._is_shown = sys.stdout is not None and sys.stdout.isatty()
+
+    @property
+    def epochs_done(self) -> float:
+        """How many epochs are done, such as 1.73."""
+        return self.steps_done / self.num_batches
+
+    @property
+    def fraction(self) -> float:
+        """The part of the fit that is over in the middle of the next step, above 0 and at most 1."""
+        epoch, step = divmod(self.steps_done, self.num_batches)
+        return max((epoch + (step + 0.5) / self.num_batches) / self.epochs, self.time_used)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are done or the seconds are over."""
+        return self.steps_done >= self.epochs * self.num_batches or self.time_used >= 1
+
+    def steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the batches of an epoch, one for each step, until the fit is over."""
+        for batch in batches:
+            yield batch
+            self.end_step()
+            if self.is_over:
+                return
+
+    def end_step(self) -> None:
+        """Count a step."""
+        now = time.monotonic()
+        self.steps_done += 1
+        self.time_used = (now - self._started) / self.seconds
+        if self._is_shown and (self.is_over or now >= self._shown_at + REFRESH):
+            self._shown_at = now
+            width = shutil.get_terminal_size().columns - 1
+            text = "" if self.is_over else self._line(now - self._started)
+            print(f"\r{'':{width}}\r{text[:width]}", end="", flush=True)  # over the line before
+
+    def _line(self, elapsed: float) -> str:
+        done = self.fraction
+        epoch, left = self.steps_done // self.num_batches + 1, elapsed * (1 / done - 1)
+        return f"epoch {epoch} of {self.epochs} [{'#' * round(done * 20):.<20}] {done:.0%}, {left:.0f} s left"

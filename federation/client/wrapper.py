@@ -9,7 +9,6 @@ from typing import Any, Callable
 
 from federation.client.about import vital_signs
 from federation.client.power import Meter
-from federation.client.progress import progress
 from federation.client.threads import shared_cores
 from federation.wire import handshake
 from federation.wire.messages import failure
@@ -30,9 +29,6 @@ from flwr.common import (
     Scalar,
     Status,
 )
-
-MEANWHILE = {"fit": ", then the server averages", "evaluate": ", testing the average, then the next round"}
-AFTERWARDS = {"fit": " is trained, waits for the average", "evaluate": " is done, waits for the next one"}
 
 
 class ClientWrapper:
@@ -104,7 +100,6 @@ def _measured(
     task: str, call: Callable[[Any], Any], instruction: FitIns | EvaluateIns, meter: Meter | None = None
 ) -> Any:
     """Return `call(instruction)` with figures about the device among its metrics, and print what came of it."""
-    progress.tell(_round(instruction), MEANWHILE[task])
     started = time.perf_counter()
     with meter or contextlib.nullcontext():
         result = call(instruction)
@@ -116,7 +111,6 @@ def _measured(
     result.metrics = {**metrics, "seconds": round(seconds, 3), **vital_signs(), **costs}
     spent = f", {costs['energy_j']:.1f} J at {costs['power_w']:.1f} W" if "energy_j" in costs else ""
     print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s{spent}")
-    progress.tell(_round(instruction), AFTERWARDS[task])
     return result
 
 

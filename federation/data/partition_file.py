@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
-from federation.files import replaced
 from federation.data.hub import SOURCES, DataError
+from federation.files import replaced
 
 import numpy as np
 

@@ -20,7 +20,6 @@ The folder holds each data set as the Hugging Face Hub lays it out, and beside i
 
 from __future__ import annotations
 
-import argparse
 import signal
 import subprocess
 import sys
@@ -30,10 +29,8 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, Sequence
 
 from federation.data import cutting, partition_file
 from federation.data.distribution import draw_distributions
-from federation.flags import ArgumentParser, add_alpha, add_data_dir, check_cid, dataset_name, path, whole_number
 from federation.data.hub import SOURCES, DataError, find_files, parquet_files
 from federation.data.partition_file import Examples
-from federation.data.photos import write_pictures
 
 import numpy as np
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from federation.files import replaced
-from federation.flags import ArgumentParser, content, fraction
+from federation.flags import ArgumentParser, content, fraction, print_lines
 from federation.results.tables import Rows, number, read_table
 
 TESTED_ON = {"central_accuracy": "the server's test images", "accuracy": "the clients' validation images"}
@@ -180,6 +180,7 @@ def _cell(run: Run, cost: str, last_round: int | None) -> str:
 
 def main() -> None:
     """Print the table and draw the picture of the runs that the command line names."""
+    print_lines()
     parser = ArgumentParser(__doc__)
     parser.add_argument("runs", type=content(read_run), nargs="+", metavar="FOLDER", help="the results of a run")
     parser.add_argument("--accuracy", type=fraction, help="compare until then (default: the highest that all reach)")

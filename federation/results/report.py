@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Mapping
 
 from federation.files import remove_leftovers
-from federation.wire.handshake import as_number
-from federation.results.checkpoint import Checkpoint
-from federation.wire.handshake import Key, identity_of, key_of, printable
 from federation.results.chart import draw_history
+from federation.results.checkpoint import Checkpoint
 from federation.results.tables import Table, number
+from federation.wire.handshake import Key, as_number, identity_of, key_of, printable
 
 from flwr.common import EvaluateRes, FitRes
 from flwr.server.client_proxy import ClientProxy

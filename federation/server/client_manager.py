@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import OrderedDict
+from collections import deque
 from dataclasses import asdict
+from typing import NamedTuple
 
-from federation.server.live_table import Activity
 from federation.wire.handshake import (
     Identity,
     Key,
@@ -32,6 +32,25 @@ GREETING_TIMEOUT = 30  # seconds
 MOST_REFUSALS = 100  # that are remembered
 
 
+class Activity(NamedTuple):
+    """What a client does, and since when by `time.monotonic()`."""
+
+    key: Key  # what tells clients apart
+    identity: Identity | None  # None: a plain Flower client
+    task: str  # Flower's, such as "fit"; "": it waits to be asked; "lost": its connection has ended
+    since: float
+
+    @property
+    def name(self) -> str:
+        """How to call the client in messages."""
+        return str(self.identity or "a plain Flower client")
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at it."""
+        return time.monotonic() - self.since
+
+
 class DeviceClientManager(ClientManager):
     """Flower's client manager, with a handshake at the door.
 
@@ -52,7 +71,7 @@ class DeviceClientManager(ClientManager):
         self._at_work: set[str] = set()  # connections
         self._changed = threading.Condition()
         self._activities: dict[Key, Activity] = {}
-        self._refusals: OrderedDict[str, float] = OrderedDict()  # lines, and when they came last
+        self._refusals: deque[str] = deque(maxlen=MOST_REFUSALS)  # the last lines
 
     def register(self, client: ClientProxy) -> bool:
         """Let a newcomer in as far as the door. Flower can only talk to it after this has returned."""
@@ -119,11 +138,6 @@ class DeviceClientManager(ClientManager):
         with self._changed:
             return [self._activities[key] for key in sorted(self._activities)]
 
-    def refusals(self) -> dict[str, float]:
-        """Return the last refusals: what was told, and when by `time.monotonic()`."""
-        with self._changed:
-            return dict(self._refusals)
-
     def _note(self, client: ClientProxy, task: str) -> None:
         activity = Activity(key_of(client), identity_of(client), task, time.monotonic())
         self._activities[activity.key] = activity
@@ -145,10 +159,8 @@ class DeviceClientManager(ClientManager):
             line = f"{identity or 'a plain Flower client'} is refused: {refused}"
             with self._changed:
                 is_known = line in self._refusals
-                self._refusals[line] = time.monotonic()
-                self._refusals.move_to_end(line)
-                if len(self._refusals) > MOST_REFUSALS:
-                    self._refusals.popitem(last=False)
+                if not is_known:
+                    self._refusals.append(line)
             if not is_known:  # once, although a client may try again and again
                 print(line)
             self._send_away(client, identity, refused)

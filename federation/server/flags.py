@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, path, seconds, whole_number
+from federation.flags import (
+    ArgumentParser,
+    add_data_dir,
+    add_token_file,
+    content,
+    path,
+    print_lines,
+    seconds,
+    whole_number,
+)
 from federation.results import checkpoint, run_file
 from federation.server.seeds import MAX_SEED, draw_seed
 from federation.wire import tls
@@ -62,6 +71,7 @@ def parse_run(
     parser: ArgumentParser, command_line: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, RunSettings]:
     """Like `parse_server`, for a run that is no server's; by default of this process's command line."""
+    print_lines()
     add_flags_of_a_run(parser)
     args = parser.parse_args(command_line)
     folder, resumed = args.resume or (args.results_dir, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,8 +13,8 @@ from typing import NoReturn
 from federation.results.report import Report
 from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import ServerSettings
+from federation.server.live_table import watched
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
-from federation.server.watch import watched
 from federation.wire import MAX_MESSAGE_BYTES
 from federation.wire.addresses import reachable_addresses
 from federation.wire.keepalive import watch_connections
@@ -87,5 +88,6 @@ def _leave(server: DeviceServer) -> NoReturn:
     drawing.join(None if committed >= num_rounds else DRAWING_TIMEOUT)
     if drawing.is_alive():
         print("server.py: no time to draw history.png", file=sys.stderr)
-    print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}")
+    with contextlib.suppress(OSError):  # who reads the output is gone
+        print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}")
     os._exit(0 if committed >= num_rounds else 1)

@@ -325,3 +325,37 @@ def test_identities_survive_the_way_through_flowers_properties(clients):
     arrive(clients, client := FakeClient("one", known))
     assert identity_of(client).device == "a board, with tricks"
     assert identity_of(client).script == "x" * 300
+
+
+def tasks(clients: DeviceClientManager) -> dict[int, str]:
+    return {activity.identity.cid: activity.task for activity in clients.activities() if activity.identity}
+
+
+def test_what_each_client_does(clients):
+    first, second = (FakeClient(f"connection of {cid}", identity(cid)) for cid in (1, 0))
+    arrive(clients, first, second)
+    assert tasks(clients) == {0: "", 1: ""}
+    clients.start_work(first, "fit")
+    assert tasks(clients) == {0: "", 1: "fit"}
+    clients.unregister(first)
+    assert tasks(clients) == {0: "", 1: "lost"}
+    clients.end_work(first)  # its thread notices later
+    assert tasks(clients) == {0: "", 1: "lost"}
+    again = FakeClient("newer connection", identity(1))
+    arrive(clients, again)
+    assert tasks(clients) == {0: "", 1: ""}
+    clients.start_work(again, "evaluate")
+    clients.end_work(first)
+    assert tasks(clients) == {0: "", 1: "evaluate"}
+    newest = FakeClient("newest connection", identity(1))
+    arrive(clients, newest)  # before the end of the old one is noticed
+    clients.unregister(again)
+    assert tasks(clients) == {0: "", 1: ""}
+
+
+def test_plain_flower_clients_do_not_come_back(clients):
+    plain = FakeClient("ipv4:127.0.0.1:50000")
+    arrive(clients, plain)
+    assert [activity.task for activity in clients.activities()] == [""]
+    clients.unregister(plain)
+    assert clients.activities() == []

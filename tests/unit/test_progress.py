@@ -1,23 +1,67 @@
-"""The line of a client on a terminal."""
+"""How far a fit is: its steps, its end, and the line that a terminal shows."""
 
 from __future__ import annotations
 
-from federation.client.progress import Progress
+import math
+import sys
+
+from federation.client import progress
+from federation.client.progress import FitProgress
+
+import pytest
 
 
-def line(progress: Progress, width: int = 100) -> str:
-    (text,) = progress._render(width, 24)
-    return text
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """The time, to be set."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
 
 
-def test_a_fit():
-    progress = Progress()
-    assert line(progress) == ""
-    progress.tell("round 3", ", then the server averages")
-    assert line(progress) == "round 3, then the server averages"
-    progress._began -= 12
-    progress.show(1.75, epochs=3, part=0.6)
-    assert line(progress) == ("round 3, epoch 2 of 3 ━━━━━━━━━━━━──────── 60%, 8 s left, then the server averages")
-    assert line(progress, width=20) == "round 3, epoch 2 of "
-    progress.tell("round 3", " is trained, waits for the average")
-    assert line(progress) == "round 3 is trained, waits for the average"
+def test_all_epochs():
+    fit = FitProgress(epochs=2, num_batches=2, seconds=math.inf)
+    fractions = []
+    while not fit.is_over:
+        fractions.append([fit.fraction for _ in fit.steps("ab")])
+    assert fractions == [[0.125, 0.375], [0.625, 0.875]] and fit.epochs_done == 2
+
+
+def test_the_end_of_the_seconds(clock):
+    """The time counts where it is further than the epochs; at least one step is done."""
+    fit = FitProgress(epochs=100, num_batches=2, seconds=10)
+    fractions = []
+    while not fit.is_over:
+        for _ in fit.steps("ab"):
+            fractions.append(fit.fraction)
+            clock[0] += 4
+    assert fractions == [0.0025, 0.4, 0.8] and fit.epochs_done == 1.5
+
+
+def test_the_line_on_a_terminal(clock, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    fit = FitProgress(epochs=3, num_batches=2, seconds=math.inf)
+    fit.end_step()
+    assert capsys.readouterr().out == ""  # so soon
+    clock[0] += 6
+    fit.end_step()
+    blank = "\r" + 59 * " " + "\r"
+    assert capsys.readouterr().out == f"{blank}epoch 2 of 3 [########............] 42%, 8 s left"
+    monkeypatch.setenv("COLUMNS", "20")
+    clock[0] += 1
+    fit.end_step()
+    assert capsys.readouterr().out.endswith("\repoch 2 of 3 [#####")
+    for _ in range(3):
+        fit.end_step()
+    assert capsys.readouterr().out == "\r" + 19 * " " + "\r"  # nothing stays
+
+
+@pytest.mark.parametrize("stdout", ["a file", None])
+def test_no_terminal(monkeypatch, capsys, clock, stdout):
+    if stdout is None:
+        monkeypatch.setattr(sys, "stdout", None)
+    fit = FitProgress(epochs=1, num_batches=2, seconds=math.inf)
+    clock[0] += 60
+    fit.end_step()
+    assert capsys.readouterr().out == ""
