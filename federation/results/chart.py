@@ -1,4 +1,4 @@
-"""Draw history.png, what the tables of a run say: python -m federation.results.chart results/monday."""
+"""The picture history.png, from a run's tables. The report starts this as a process, with the folder of results."""
 
 from __future__ import annotations
 
@@ -42,8 +42,11 @@ def _draw_metric(axis: Axes, rounds: Rows, name: str) -> None:
 
 def _draw_times(axis: Axes, clients: Rows) -> None:
     axis.update_datalim([(1, 0)])  # first, because the margin above the curves is for the whole height then
-    for cid in sorted({row["cid"] for row in clients if row["cid"]}, key=number):  # plain Flower clients have none
-        _draw_curve(axis, [row for row in clients if row["cid"] == cid], "seconds", f"client {cid}")
+    by_cid: dict[str, Rows] = {}
+    for row in clients:
+        by_cid.setdefault(row["cid"], []).append(row)
+    for cid in sorted(by_cid.keys() - {""}, key=number):  # plain Flower clients have none
+        _draw_curve(axis, by_cid[cid], "seconds", f"client {cid}")
     axis.set(title="Training time by client", xlabel="round", ylabel="seconds", ylim=(0, None))
     if 1 <= len(axis.get_lines()) <= 10:  # more names than that hide the curves
         axis.legend()

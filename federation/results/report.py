@@ -86,7 +86,12 @@ class Report:
         self._current = Round(self.round)
         self._drawing: subprocess.Popen | None = None
         self._draw_at = time.monotonic() + DRAW_EVERY
-        self._draw = [sys.executable, "-m", "federation.results.chart", str(folder.resolve())]  # without its memory
+        self._draw = [
+            sys.executable,
+            "-m",
+            "federation.results.chart",
+            str(folder.resolve()),
+        ]  # without matplotlib here
         self._tables = {name: Table(folder / name, columns, name == "classes.csv") for name, columns in TABLES.items()}
         if resumed is not None:
             self._resume(resumed)
@@ -165,7 +170,9 @@ class Report:
         """Draw history.png, or say why not; `timeout` is how many seconds that may take."""
         try:
             subprocess.run(self._draw, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=timeout)  # it says itself what fails
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired:
+            print("no time to draw history.png", file=sys.stderr)
+        except OSError as error:  # too many processes
             print(f"cannot draw history.png: {error}", file=sys.stderr)
 
     def _draw_meanwhile(self) -> None:
