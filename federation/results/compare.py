@@ -11,11 +11,8 @@ from federation.flags import ArgumentParser, content, fraction, path
 from federation.results.tables import Rows, number, read_table
 
 TESTED_ON = {"central_accuracy": "the server's test images", "accuracy": "the clients' validation images"}
-COSTS = {  # columns and digits; those of the seconds are in rounds.csv, the others in clients.csv
-    "seconds": (["seconds"], 1),
-    "megabytes": (["sent_mb", "received_mb"], 1),
-    "joules": (["energy_j"], 0),
-}
+# Columns of rounds.csv for the seconds, of clients.csv for the others.
+COSTS = {"seconds": ["seconds"], "megabytes": ["sent_mb", "received_mb"], "joules": ["energy_j"]}
 TOLERANCE = 1e-6  # TensorFlow's accuracies are float32: its 0.9 is 0.89999998
 MARKERS = "os^DvP*X"  # with matplotlib's ten colours, 40 curves differ
 
@@ -34,10 +31,9 @@ class Run(NamedTuple):
 
     def cost(self, name: str, last_round: int) -> tuple[float, bool]:
         """What is known of a cost until the end of a round, NaN if nothing is; and whether that is all of it."""
-        columns, _ = COSTS[name]
         table = self.rounds if name == "seconds" else self.clients
         rows = [row for row in table if int(row["round"]) <= last_round]
-        values = [sum(number(row.get(column, "")) for column in columns) for row in rows]
+        values = [sum(number(row.get(column, "")) for column in COSTS[name]) for row in rows]
         known = [value for value in values if math.isfinite(value)]
         is_whole = len(known) == len(values) and len({row["round"] for row in rows}) == last_round
         return math.fsum(known) if known else math.nan, is_whole
@@ -106,7 +102,7 @@ class Comparison:
 def _figure(run: Run, cost: str, last_round: int) -> str:
     """Text of a cost until a round, with a + if some of it is unknown."""
     total, is_whole = run.cost(cost, last_round)
-    return f"{total:.{COSTS[cost][1]}f}{'' if is_whole else '+'}" if math.isfinite(total) else "-"
+    return f"{total:.1f}{'' if is_whole else '+'}" if math.isfinite(total) else "-"
 
 
 def main() -> None:

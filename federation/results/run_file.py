@@ -35,7 +35,7 @@ class RunFile:
         kept = read(folder)
         start = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "flags": {name: _plain(value) for name, value in flags.items()},
+            "flags": dict(flags),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in ("flwr", "numpy")}},
         }
         self.starts = [*kept.get("starts", []), start]
@@ -50,16 +50,10 @@ class RunFile:
 
     def save(self) -> None:
         """Write the file if it has changed."""
-        text = json.dumps({"seed": self.seed, "starts": self.starts, "clients": self.clients}, indent=2)
+        run = {"seed": self.seed, "starts": self.starts, "clients": self.clients}
+        text = json.dumps(run, indent=2, default=lambda value: str(value) if isinstance(value, Path) else "secret")
         if text != self._in_file:
             with contextlib.suppress(OSError):
                 with replaced(self.path) as file:
                     file.write(text.encode())
                 self._in_file = text
-
-
-def _plain(value: object) -> object:
-    """A flag's value if it can be shown, and of a secret only that it was given."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value) if isinstance(value, Path) else "given"

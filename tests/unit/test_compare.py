@@ -81,7 +81,7 @@ def test_what_is_not_known(tmp_path):
     resumed = write_run(tmp_path / "resumed", [0.5, "nan", 0.9], seconds="")
     comparison = compared(known, resumed, write_run(tmp_path / "new"))
     assert cells(comparison) == [
-        ["2", "3.0", "3.8", "30+", "0.9000", "0.9000"],
+        ["2", "3.0", "3.8", "30.4+", "0.9000", "0.9000"],
         ["3", "1.5+", "-", "-", "0.9000", "0.9000"],
         ["-", "-", "-", "-", "-", "-"],
     ]
