@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 from federation.data.partitions import Examples, load_test_split, test_class_names
 from federation.flags import ArgumentParser, dataset_name, fraction, whole_number
@@ -25,7 +25,7 @@ from federation.server.serve import serve
 from federation.server.strategy import DeviceFedAvg, weighted_average
 
 import numpy as np
-from flwr.common import Metrics, NDArrays, Scalar
+from flwr.common import NDArrays, Scalar
 from flwr.server.strategy import Strategy
 
 
@@ -95,7 +95,7 @@ def central_evaluation(framework: str | None, dataset: str, data_dir: Path) -> C
     """Return a function that tests the global model on the data set's test split; None without a framework.
 
     It tests one class after the other, no image twice: the model's loss and accuracy are the means over the classes,
-    weighted by their images. Metrics "of label 7" become a row of classes.csv.
+    weighted by their images. The metric "classes" is what becomes rows of classes.csv.
     """
     if framework is None:
         return None
@@ -108,7 +108,7 @@ def central_evaluation(framework: str | None, dataset: str, data_dir: Path) -> C
     sizes = [len(place) for place in places]
     names = test_class_names(dataset, data_dir)
 
-    def evaluate(server_round: int, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, Metrics]:
+    def evaluate(server_round: int, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, dict[str, Any]]:
         try:
             client.set_parameters(model, parameters)
         except (ValueError, RuntimeError):
@@ -116,11 +116,11 @@ def central_evaluation(framework: str | None, dataset: str, data_dir: Path) -> C
             raise CannotGoOn(reason) from None
         results = [client.test(model, examples) for examples in classes]  # loss and accuracy of each class
         loss, accuracy = np.average(results, axis=0, weights=sizes).tolist()
-        metrics: Metrics = {"accuracy": accuracy}
-        for label, size, (_, accuracy) in zip(labels, sizes, results):
-            figures = {"class": names[label], "examples": size, "accuracy": accuracy}
-            metrics.update({f"{name} of label {label}": figure for name, figure in figures.items()})
-        return loss, metrics
+        rows = [
+            {"label": label, "class": names[label], "examples": size, "accuracy": of_class}
+            for label, size, (_, of_class) in zip(labels.tolist(), sizes, results)
+        ]
+        return loss, {"accuracy": accuracy, "classes": rows}
 
     return evaluate
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 from pathlib import Path
-from typing import BinaryIO, Iterator
+from typing import TYPE_CHECKING, BinaryIO, Iterator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CANNOT_SYNC = errno.EINVAL, errno.ENOSYS, errno.ENOTSUP  # what network drives and FUSE say that have no fsync
 LEFTOVERS = f".*.{'[0-9a-f]' * 8}.tmp"  # the temporary names of `replaced`
@@ -31,6 +35,23 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):  # it is not there yet, or its drive has gone
             temporary.unlink()
         raise
+
+
+@contextlib.contextmanager
+def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Open a figure of that size in inches, which becomes the picture `path` when the block ends without an error.
+
+    Raises ImportError without matplotlib, OSError if the file cannot be written, ValueError if its suffix is no format.
+    """
+    os.environ.pop("MPLBACKEND", None)  # a notebook's; matplotlib refuses to be imported if it does not have that one
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    yield figure
+    picture = io.BytesIO()  # drawing takes long: whoever is killed over it leaves no file behind
+    figure.savefig(picture, format=path.suffix[1:] or "png", dpi=100)
+    with replaced(path) as file:
+        file.write(picture.getvalue())
 
 
 def _sync(file: BinaryIO) -> None:

@@ -339,27 +339,24 @@ def test_files_of_the_report_that_cannot_be_written_at_all(start_device, start_s
     assert server.exit_code() == 0, server.output
     assert_model(results, 2)
     assert "2 of 2 rounds done" in server.output and "Traceback" not in server.output
-    other = results / "rounds-2.csv"
-    expected = f"rounds.csv lacks rounds 1 to 2 (Is a directory): the whole table is in {other}"
-    assert expected in server.output and "cannot draw history.png: " in server.output
-    assert [row["round"] for row in read_table(other)] == ["1", "2"]
+    for name in ("rounds.csv", "clients.csv"):
+        assert f"{name} lacks the last rounds: cannot write it (Is a directory)" in server.output
+    assert "cannot draw history.png: " in server.output
 
 
 @pytest.mark.fault("tables")
-@pytest.mark.parametrize("damage", [b'1,"0\r\n', b"9" * 5000 + b",2,0,,,,,1\r\n", b"\0\xff\r\n"])
-def test_a_run_with_damaged_tables_is_resumed(start_device, start_server, results, damage):
+def test_a_run_with_a_damaged_table_is_resumed(start_device, start_server, results):
     server = start_server("--rounds", 1)
     clients = [start_device(cid) for cid in (0, 1)]
-    assert server.exit_code() == 0
-    assert [client.exit_code() for client in clients] == [0, 0]
-    for name in ("rounds.csv", "clients.csv"):
-        header, *rows = (results / name).read_bytes().splitlines(keepends=True)
-        (results / name).write_bytes(b"".join([header, damage, *rows]))
+    assert [process.exit_code() for process in (server, *clients)] == [0, 0, 0]
+    damaged = (results / "rounds.csv").read_bytes() + b"\0\xff\r\n"
+    (results / "rounds.csv").write_bytes(damaged)
     server = start_server("--rounds", 2, "--resume", results)
     for cid in (0, 1):
         start_device(cid)
     assert server.exit_code() == 0, server.output
-    assert "Traceback" not in server.output
+    assert "it is now rounds-unreadable-1.csv" in server.output and "Traceback" not in server.output
+    assert (results / "rounds-unreadable-1.csv").read_bytes() == damaged
     assert rounds_of(results) == ["1", "2"]
     assert [row["round"] for row in read_table(results / "clients.csv")] == ["1", "1", "2", "2"]
 

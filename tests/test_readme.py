@@ -27,7 +27,7 @@ PAGES = [
 DOCUMENTS = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "base_images/README.md", "benchmarks/README.md"]
 MADE_LATER = re.compile(  # files that are made by running the commands
     r"(\./)?(\.venv|data|data_fashion|own_data|photos|fleet/boards\.yml|results|certificates|digits\.(keras|onnx)|ca\.(crt|key)|server\.(pem|key))\b.*"
-    r"|(rounds|clients|classes)\.csv|model\.npz|run\.json|(history|comparison)\.png|base_image\.txt"
+    r"|(rounds|clients|classes)\.csv|model\.npz|run\.json|history\.png|base_image\.txt"
 )
 OTHER_PROGRAMS = {"--no-cache-dir", "--runtime", "--hostname", "--ask-become-pass", "--limit"}
 TERMINALS = "each line in a terminal of its own"
@@ -92,10 +92,10 @@ def anchors(document: Path) -> set[str]:
 
 def project_files() -> list[str]:
     """The files that git would not ignore; found without git, as this may be an unpacked archive."""
-    patterns = [".git/", *(ROOT / ".gitignore").read_text().splitlines()]
+    patterns = [".git", *(ROOT / ".gitignore").read_text().splitlines()]
 
     def is_ignored(path: Path) -> bool:
-        names = [path.name, str(path.relative_to(ROOT))]
+        names = [path.name, f"/{path.relative_to(ROOT)}", str(path.relative_to(ROOT))]
         if path.is_dir():
             names += [f"{name}/" for name in names]
         return any(fnmatch(name, pattern) for name in names for pattern in patterns)

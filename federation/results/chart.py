@@ -1,4 +1,4 @@
-"""The picture of a run: loss and accuracy by round, seconds by client: python -m federation.results.chart results/monday."""
+"""The picture history.png, from a run's tables. The report starts this as a process, with the folder of results."""
 
 from __future__ import annotations
 
@@ -8,57 +8,66 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from federation.files import replaced
+from federation.files import drawn
 from federation.results.tables import Rows, number, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_history(path: Path, rounds: Rows, clients: Rows) -> None:
-    """Draw into the file `path` what rounds.csv and clients.csv say; raises OSError if it cannot be written."""
-    from matplotlib.figure import Figure  # here, because only the end of a run pays for this import
-    from matplotlib.ticker import MaxNLocator
+def draw_history(folder: Path) -> None:
+    """Draw loss and accuracy by round, and seconds by client, into history.png beside the tables.
 
-    figure = Figure(figsize=(12, 3.5), layout="constrained")
-    axes = figure.subplots(1, 3)
-    for axis, name in zip(axes, ("loss", "accuracy")):
-        for column, label in ((name, "clients' validation images"), (f"central_{name}", "test images, on the server")):
-            _draw_curve(axis, rounds, column, label)
-        axis.set(title=f"Global model: {name}", xlabel="round")
-        if axis.get_lines():
-            axis.legend()
-    by_cid: dict[float, Rows] = {}
+    Raises OSError, ValueError or ImportError if that is not possible.
+    """
+    rounds, clients = read_table(folder / "rounds.csv"), read_table(folder / "clients.csv")
+    with drawn(folder / "history.png", width=12, height=3.5) as figure:
+        from matplotlib.ticker import MaxNLocator
+
+        loss, accuracy, times = figure.subplots(1, 3)
+        _draw_metric(loss, rounds, "loss")
+        _draw_metric(accuracy, rounds, "accuracy")
+        _draw_times(times, clients)
+        for axis in (loss, accuracy, times):
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _draw_metric(axis: Axes, rounds: Rows, name: str) -> None:
+    _draw_curve(axis, rounds, name, "clients' validation images")
+    _draw_curve(axis, rounds, f"central_{name}", "test images, on the server")
+    axis.set(title=f"Global model: {name}", xlabel="round")
+    if axis.get_lines():
+        axis.legend()
+
+
+def _draw_times(axis: Axes, clients: Rows) -> None:
+    axis.update_datalim([(1, 0)])  # first, because the margin above the curves is for the whole height then
+    by_cid: dict[str, Rows] = {}
     for row in clients:
-        by_cid.setdefault(number(row.get("cid", "")), []).append(row)
-    for cid in sorted(cid for cid in by_cid if cid == cid):  # plain Flower clients have none: NaN
-        _draw_curve(axes[2], by_cid[cid], "seconds", f"client {cid:.0f}")
-    axes[2].set(title="Training time by client", xlabel="round", ylabel="seconds")
-    axes[2].update_datalim([(1, 0)])  # before the limits are chosen: their margin is for the whole height then
-    axes[2].autoscale_view()
-    axes[2].set_ylim(bottom=0)
-    if 1 <= len(axes[2].get_lines()) <= 10:  # more names than that hide the curves
-        axes[2].legend()
-    for axis in axes:
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    with replaced(path) as file:
-        figure.savefig(file, format="png", dpi=100)
+        by_cid.setdefault(row["cid"], []).append(row)
+    for cid in sorted(by_cid.keys() - {""}, key=number):  # plain Flower clients have none
+        _draw_curve(axis, by_cid[cid], "seconds", f"client {cid}")
+    axis.set(title="Training time by client", xlabel="round", ylabel="seconds", ylim=(0, None))
+    if 1 <= len(axis.get_lines()) <= 10:  # more names than that hide the curves
+        axis.legend()
 
 
 def _draw_curve(axis: Axes, rows: Rows, column: str, label: str) -> None:
     """Draw the numbers in a column by round, if there are any."""
-    points = [(number(row["round"]), number(row.get(column, ""))) for row in rows]
-    points = [point for point in points if math.isfinite(sum(point))]
+    points = [(int(row["round"]), number(row.get(column, ""))) for row in rows]
+    points = [(server_round, value) for server_round, value in points if math.isfinite(value)]
     if points:
         axis.plot(*zip(*points), marker="o", label=label)
 
 
 def main() -> None:
-    """Draw history.png in the folder that the command line names, without keeping others from the processor."""
+    """Draw for the folder that the command line names, without keeping others from the processor."""
     if hasattr(os, "nice"):  # not on Windows
         os.nice(19)
-    folder = Path(sys.argv[1])
-    draw_history(folder / "history.png", *(read_table(folder / name) for name in ("rounds.csv", "clients.csv")))
+    try:
+        draw_history(Path(sys.argv[1]))
+    except Exception as error:  # the disk is full, or whatever matplotlib stumbles over
+        sys.exit(f"cannot draw history.png: {error}")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,15 @@ history.png    loss and accuracy by round, seconds by client
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, Mapping
+from typing import Dict, Iterable, Mapping
 
 from federation.files import remove_leftovers
-from federation.results.chart import draw_history
 from federation.results.checkpoint import Checkpoint
 from federation.results.tables import Table, number
 from federation.wire.handshake import Key, as_number, identity_of, key_of, printable
@@ -24,8 +25,9 @@ from federation.wire.handshake import Key, as_number, identity_of, key_of, print
 from flwr.common import EvaluateRes, FitRes
 from flwr.server.client_proxy import ClientProxy
 
-Row = Dict[str, Any]  # by column
+Row = Dict[str, object]  # by column
 DRAW_EVERY = 5  # seconds, if rounds are shorter
+ROOT = Path(__file__).parents[2]  # of the project
 
 TRAFFIC = "sent_mb", "received_mb"  # millions of bytes, as the server sees it
 TEXTS = "power_source", "throttled"  # all else that clients tell are numbers
@@ -41,125 +43,18 @@ TABLES = {
 }  # fmt: skip
 
 
-class Report:
-    """Writes the tables while the run goes on. A round is added step by step and ended by `end_round`.
+@dataclass
+class Round:
+    """What is known of a round that is under way."""
 
-    That the tables cannot be written does not end a run: they are in memory, and tried again after the next round.
-    """
+    number: int
+    central: Row = field(default_factory=dict)  # the server's own evaluation, by column of rounds.csv
+    clients: dict[Key, Row] = field(default_factory=dict)  # rows of clients.csv
+    classes: list[Row] = field(default_factory=list)  # rows of classes.csv
 
-    def __init__(self, folder: Path, resumed: Checkpoint | None = None) -> None:
-        """Make `folder`; raises FileExistsError if results of another run are in it, OSError if it cannot be made.
-
-        With `resumed`, the checkpoint in the folder, the tables there are continued after its round: what is not whole
-        or came after the checkpoint goes. Raises OSError if they cannot be read.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        self.folder = folder
-        self._drawing: subprocess.Popen | None = None
-        self._draw_at = time.monotonic() + DRAW_EVERY
-        self.round = 0 if resumed is None else resumed.round  # the last one that began
-        self.round_started: float | None = None  # by time.monotonic(); None: no round is under way
-        self.latest: dict[Key, Row] = {}  # the last row of each client
-        self.tables = {name: Table(folder / name, columns, name == "classes.csv") for name, columns in TABLES.items()}
-        for table in self.tables.values():
-            if resumed is None:
-                table.create()
-            else:
-                table.read(resumed.round)
-        rounds = self.tables["rounds.csv"]
-        if resumed is not None and resumed.round > max([int(row["round"]) for row in rounds.rows], default=0):
-            # The server died between the training and the end of the round.
-            rounds.add([{"round": resumed.round, "clients": resumed.results, "failures": resumed.failures}])
-        self.durations = [number(row["seconds"]) for row in rounds.rows]  # of all rounds, in seconds; NaN: not known
-        self._save()
-
-    def start_round(self, server_round: int) -> None:
-        """Start the clock of a round."""
-        self.round, self.round_started = server_round, time.monotonic()
-        self._round: Row = {"round": server_round}
-        self._clients: dict[Key, Row] = {}  # by client
-        self._classes: dict[str, Row] = {}  # by label
-
-    def add_fit(self, client: ClientProxy, result: FitRes) -> None:
-        """Add what a client that trained reports about it."""
-        self._client_row(client, result.metrics).update(examples=result.num_examples)
-
-    def add_evaluation(self, client: ClientProxy, result: EvaluateRes) -> None:
-        """Add what a client that evaluated the new global model reports; `seconds` stays that of the training."""
-        seconds = self._clients.get(key_of(client), {}).get("seconds", "")
-        self._client_row(client, result.metrics).update(loss=result.loss, seconds=seconds)
-
-    def add_traffic(self, traffic: Iterable[tuple[ClientProxy, int, int]]) -> None:
-        """Add what was sent to clients and received from them, in bytes."""
-        for client, *sizes in traffic:
-            row = self._client_row(client, {})
-            for column, size in zip(TRAFFIC, sizes):
-                row[column] = round(row.get(column, 0) + size / 1e6, 6)
-
-    def add_central_evaluation(self, loss: float, metrics: Mapping[str, object]) -> None:
-        """Add the server's own evaluation of the new global model; metrics "of label 7" go to that class."""
-        self._round.update(central_loss=loss, central_accuracy=as_number(metrics.get("accuracy")))
-        for name, value in metrics.items():
-            column, _, label = name.partition(" of label ")
-            if label:
-                self._classes.setdefault(label, {**self._round, "label": label})[column] = value
-
-    def end_round(self, results: int, failures: int, loss: float | None, accuracy: float | None) -> None:
-        """Add the round to the tables and print its line; None stands for what no client reported."""
-        assert self.round_started is not None
-        seconds = round(time.monotonic() - self.round_started, 3)
-        self.round_started = None
-        self.durations.append(seconds)
-        row = {**self._round, "clients": results, "failures": failures, "loss": loss, "accuracy": accuracy}
-        self.tables["rounds.csv"].add([{**row, "seconds": seconds}])
-        self.tables["clients.csv"].add(self._clients[key] for key in sorted(self._clients))
-        self.tables["classes.csv"].add(self._classes.values())
-        self._save()
-        self.latest = {**self.latest, **self._clients}
-        figures = [
-            f"{name.replace('_', ' ')} {row[name]:.4f}"
-            for name in ("loss", "accuracy", "central_loss", "central_accuracy")
-            if row.get(name) is not None
-        ]
-        megabytes = sum(row.get(column, 0) for row in self._clients.values() for column in TRAFFIC)
-        costs = f"{megabytes:.2f} MB", f"{seconds:.1f} s"
-        line = ", ".join([f"{results} results and {failures} failures", *figures, *costs])
-        print(f"round {row['round']}: {line}")
-        self._draw_meanwhile()
-
-    def close(self) -> None:
-        """Write what is not yet in the tables, or tell where it is."""
-        if self._drawing is not None:
-            self._drawing.kill()
-        self._save()
-        for table in self.tables.values():
-            told = table.rescue()
-            if told:
-                print(f"server.py: {told}", file=sys.stderr)
-
-    def draw(self) -> None:
-        """Draw history.png, or tell why not."""
-        try:
-            rounds, clients = self.tables["rounds.csv"].rows, self.tables["clients.csv"].rows
-            draw_history(self.folder / "history.png", rounds, clients)
-        except Exception as error:  # the disk is full, or whatever matplotlib stumbles over: no harm to the run
-            print(f"server.py: cannot draw history.png: {error}", file=sys.stderr)
-
-    def _draw_meanwhile(self) -> None:
-        """Have history.png drawn by a process of its own, which the next round does not notice."""
-        now = time.monotonic()
-        if now < self._draw_at or (self._drawing is not None and self._drawing.poll() is None):
-            return
-        self._draw_at = now + DRAW_EVERY
-        # Not in a session of its own: Linux would give that as much of the processor as the server, nice or not.
-        command = [sys.executable, "-m", "federation.results.chart", str(self.folder.resolve())]
-        root, quiet = Path(__file__).parents[2], subprocess.DEVNULL  # `draw` tells of errors
-        with contextlib.suppress(OSError):  # too many processes
-            self._drawing = subprocess.Popen(command, cwd=root, stdin=quiet, stdout=quiet, stderr=quiet)
-
-    def _client_row(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
-        row = self._clients.setdefault(key_of(client), {"round": self._round["round"]})
+    def add(self, client: ClientProxy, metrics: Mapping[str, object]) -> Row:
+        """Add what a client reports and clients.csv has a column for; return the client's row."""
+        row = self.clients.setdefault(key_of(client), {"round": self.number})
         for name, value in metrics.items():
             if name in TEXTS and isinstance(value, str):
                 row[name] = printable(value)
@@ -170,6 +65,127 @@ class Report:
             row.update(cid=identity.cid, device=identity.device)
         return row
 
+
+class Report:
+    """Writes the tables while the run goes on. A round is added step by step and ended by `end_round`.
+
+    That the tables cannot be written does not end a run: they are in memory, and tried again after the next round.
+    """
+
+    def __init__(self, folder: Path, resumed: Checkpoint | None = None) -> None:
+        """Make `folder`; raises FileExistsError if results of another run are in it, OSError if it cannot be made.
+
+        With `resumed`, the checkpoint in the folder, the tables there are continued after its round: what came after
+        the checkpoint goes. Raises OSError if they cannot be read.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        self.folder = folder
+        self.round = 0 if resumed is None else resumed.round  # the last one that began
+        self.round_started: float | None = None  # by time.monotonic(); None: no round is under way
+        self.latest: dict[Key, Row] = {}  # the last row of each client
+        self.durations: list[float] = []  # of all rounds, in seconds; NaN: not known
+        self._current = Round(self.round)
+        self._drawing: subprocess.Popen | None = None
+        self._draw_at = time.monotonic() + DRAW_EVERY
+        self._draw = [
+            sys.executable,
+            "-m",
+            "federation.results.chart",
+            str(folder.resolve()),
+        ]  # without matplotlib here
+        self._tables = {name: Table(folder / name, columns, name == "classes.csv") for name, columns in TABLES.items()}
+        if resumed is not None:
+            self._resume(resumed)
+        else:
+            for table in self._tables.values():
+                table.create()
+        self._save()
+
+    def _resume(self, resumed: Checkpoint) -> None:
+        kept = {name: table.resume(resumed.round) for name, table in self._tables.items()}
+        self.durations = [number(row["seconds"]) for row in kept["rounds.csv"]]
+        if resumed.round > max([int(row["round"]) for row in kept["rounds.csv"]], default=0):
+            # The server died between the training and the end of the round.
+            row = {"round": resumed.round, "clients": resumed.results, "failures": resumed.failures}
+            self._tables["rounds.csv"].add([row])
+            self.durations.append(math.nan)
+
+    def start_round(self, server_round: int) -> None:
+        """Start the clock of a round."""
+        self.round, self.round_started = server_round, time.monotonic()
+        self._current = Round(server_round)
+
+    def add_fit(self, client: ClientProxy, result: FitRes) -> None:
+        """Add what a client that trained reports about it."""
+        self._current.add(client, result.metrics).update(examples=result.num_examples)
+
+    def add_evaluation(self, client: ClientProxy, result: EvaluateRes) -> None:
+        """Add what a client that evaluated the new global model reports; `seconds` stays that of the training."""
+        seconds = self._current.add(client, {}).get("seconds", "")
+        self._current.add(client, result.metrics).update(loss=result.loss, seconds=seconds)
+
+    def add_traffic(self, traffic: Iterable[tuple[ClientProxy, int, int]]) -> None:
+        """Add what was sent to clients and received from them, in bytes."""
+        for client, *sizes in traffic:
+            row = self._current.add(client, {})
+            for column, size in zip(TRAFFIC, sizes):
+                row[column] = round((as_number(row.get(column)) or 0) + size / 1e6, 6)
+
+    def add_central_evaluation(self, loss: float, metrics: Mapping[str, object]) -> None:
+        """Add the server's own evaluation of the new global model; its "classes" are rows of classes.csv."""
+        self._current.central.update(central_loss=loss, central_accuracy=as_number(metrics.get("accuracy")))
+        classes = metrics.get("classes")
+        if isinstance(classes, list):
+            self._current.classes = [{**row, "round": self.round} for row in classes]
+
+    def end_round(self, results: int, failures: int, loss: float | None, accuracy: float | None) -> None:
+        """Add the round to the tables and print its line; None stands for what no client reported."""
+        assert self.round_started is not None
+        seconds = round(time.monotonic() - self.round_started, 3)
+        self.round_started = None
+        self.durations.append(seconds)
+        current, counts = self._current, {"clients": results, "failures": failures}
+        figures: Row = {"loss": loss, "accuracy": accuracy, **current.central}
+        self._tables["rounds.csv"].add([{"round": current.number, **counts, **figures, "seconds": seconds}])
+        self._tables["clients.csv"].add(current.clients[key] for key in sorted(current.clients))
+        self._tables["classes.csv"].add(current.classes)
+        self._save()
+        self.latest = {**self.latest, **current.clients}
+        known = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items() if value is not None]
+        megabytes = sum(as_number(row.get(column)) or 0 for row in current.clients.values() for column in TRAFFIC)
+        parts = f"{results} results and {failures} failures", *known, f"{megabytes:.2f} MB", f"{seconds:.1f} s"
+        print(f"round {current.number}: {', '.join(parts)}")
+        self._draw_meanwhile()
+
+    def close(self) -> None:
+        """Write what is not yet in the tables, or say what they lack."""
+        if self._drawing is not None:
+            self._drawing.kill()
+            self._drawing.wait()  # else its picture could take the place of a newer one
+        self._save()
+        for table in self._tables.values():
+            if table.trouble:
+                print(f"{table.path} lacks the last rounds: cannot write it ({table.trouble})", file=sys.stderr)
+
+    def draw(self, timeout: float | None = None) -> None:
+        """Draw history.png, or say why not; `timeout` is how many seconds that may take."""
+        try:
+            subprocess.run(self._draw, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=timeout)  # it says itself what fails
+        except subprocess.TimeoutExpired:
+            print("no time to draw history.png", file=sys.stderr)
+        except OSError as error:  # too many processes
+            print(f"cannot draw history.png: {error}", file=sys.stderr)
+
+    def _draw_meanwhile(self) -> None:
+        """Begin to draw history.png, if it is time and the last drawing is done; the next round does not notice."""
+        now, quiet = time.monotonic(), subprocess.DEVNULL
+        if now >= self._draw_at and (self._drawing is None or self._drawing.poll() is not None):
+            self._draw_at = now + DRAW_EVERY
+            # Not in a session of its own: Linux would give that as much of the processor as the server, nice or not.
+            with contextlib.suppress(OSError):  # too many processes
+                self._drawing = subprocess.Popen(self._draw, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
+
     def _save(self) -> None:
-        for table in self.tables.values():
+        for table in self._tables.values():
             table.save()

@@ -19,7 +19,7 @@ NAME = "run.json"
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Return what is in a folder's run.json: {} if there is none or it is damaged."""
+    """What is in a folder's run.json: {} if there is none or it is damaged."""
     try:
         kept = json.loads((folder / NAME).read_text(encoding="utf-8"))
         return {"seed": int(kept["seed"]), "starts": list(kept["starts"]), "clients": dict(kept["clients"])}
@@ -30,7 +30,7 @@ def read(folder: Path) -> dict[str, Any]:
 class RunFile:
     """Keeps run.json up to date. That it cannot be written ends no run; it is tried again with the next `save`."""
 
-    def __init__(self, folder: Path, seed: int, flags: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, seed: int, flags: Mapping[str, object]) -> None:
         """Begin the file, or go on with that in the folder: a run that is resumed has started twice."""
         self.path = folder / NAME
         kept = read(folder)
@@ -51,15 +51,17 @@ class RunFile:
 
     def save(self) -> None:
         """Write the file if it has changed."""
-        text = json.dumps({"seed": self.seed, "starts": self.starts, "clients": self.clients}, indent=2)
+        run = {"seed": self.seed, "starts": self.starts, "clients": self.clients}
+        text = json.dumps(run, indent=2)
         if text != self._in_file:
-            with contextlib.suppress(OSError), replaced(self.path) as file:
-                file.write(text.encode())
+            with contextlib.suppress(OSError):
+                with replaced(self.path) as file:
+                    file.write(text.encode())
                 self._in_file = text
 
 
 def _plain(value: object) -> object:
-    """Return a flag's value if it can be shown, and of a secret only that it was given."""
+    """A flag's value if it can be shown; of a secret, only that there is one."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return str(value) if isinstance(value, (Path, Address)) else "given"
+    return str(value) if isinstance(value, (Path, Address)) else "secret"

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import traceback
 from typing import NoReturn
 
@@ -82,12 +81,8 @@ def _leave(server: DeviceServer) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # once is enough
     committed, num_rounds = server.checkpoint.committed, server.settings.num_rounds
     server.report.close()
-    drawing = threading.Thread(target=server.report.draw, daemon=True)
-    drawing.start()
     # The first drawing on a new machine takes long. Who has stopped the server does not want to wait for it.
-    drawing.join(None if committed >= num_rounds else DRAWING_TIMEOUT)
-    if drawing.is_alive():
-        print("server.py: no time to draw history.png", file=sys.stderr)
+    server.report.draw(None if committed >= num_rounds else DRAWING_TIMEOUT)
     with contextlib.suppress(OSError):  # who reads the output is gone
         print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}")
     os._exit(0 if committed >= num_rounds else 1)
