@@ -10,7 +10,7 @@ from typing import Any, Mapping, Sequence
 
 from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, path, seconds, whole_number
 from federation.results import checkpoint, run_file
-from federation.server.seeds import MAX_SEED, draw_seed
+from federation.server.fit_config import AUTO, MAX_SEED, FitBound, draw_seed
 from federation.wire import tls
 from federation.wire.addresses import listen_address
 from federation.wire.handshake import Identity
@@ -27,7 +27,7 @@ class RunSettings:
     results_dir: Path
     resumed: checkpoint.Checkpoint | None  # None: a new run
     seed: int
-    fit_seconds: float | str | None  # "auto": what suits the clients; None: as long as they need
+    fit_bound: FitBound
     half_precision: bool  # models travel as float16
     flags: Mapping[str, Any]  # all of the command line, for run.json
 
@@ -38,9 +38,10 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class ServerSettings(RunSettings):
+class ServerSettings:
     """What the command line says about a server that clients connect to."""
 
+    run: RunSettings
     server_address: str  # HOST:PORT to listen on
     plain: bool  # no table on a terminal
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
@@ -53,9 +54,8 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
     Ends the process with exit code 2 and one sentence if a value is wrong.
     """
     add_flags_of_connections(parser)
-    args, settings = parse_run(parser)
-    connections = {name: getattr(args, name) for name in ("server_address", "plain", "certificates", "token")}
-    return args, ServerSettings(**vars(settings), **connections)
+    args, run = parse_run(parser)
+    return args, ServerSettings(run, args.server_address, args.plain, args.certificates, args.token)
 
 
 def parse_run(
@@ -76,7 +76,7 @@ def parse_run(
         results_dir=folder,
         resumed=resumed,
         seed=draw_seed() if seed is None else seed,
-        fit_seconds=args.fit_seconds,
+        fit_bound=fit_bound(args.fit_seconds),
         half_precision=args.half_precision,
         flags={**vars(args), "resume": args.resume and folder},
     )
@@ -152,6 +152,11 @@ def add_flags_of_a_run(parser: ArgumentParser) -> None:
 def seconds_or_auto(text: str) -> float | str:
     """Convert to a number of seconds above 0, or keep the word auto."""
     return text if text == "auto" else seconds(text)
+
+
+def fit_bound(given: float | str | None) -> FitBound:
+    """Return what a value of --fit_seconds means."""
+    return AUTO if isinstance(given, str) else FitBound(given)
 
 
 def new_results(text: str) -> Path:

@@ -19,7 +19,8 @@ MOST_NAMES = 5  # in such a line
 @contextlib.contextmanager
 def watched(report: Report, clients: DeviceClientManager, settings: ServerSettings) -> Iterator[None]:
     """Show what the clients do for as long as the block lasts."""
-    table = LiveTable(report, settings.num_rounds, settings.min_num_clients, clients.activities, clients.refusals)
+    run = settings.run
+    table = LiveTable(report, run.num_rounds, run.min_num_clients, clients.activities, clients.refusals)
     lines = LiveLines(table.render)
     is_over = threading.Event()
     if not settings.plain:

@@ -18,6 +18,7 @@ from flwr.common import (
     GetParametersRes,
     GetPropertiesRes,
     Parameters,
+    Scalar,
     Status,
     serde,
 )
@@ -61,8 +62,8 @@ def read_answer(task: str, answer: bytes) -> Result:
     return getattr(serde, f"{field}_from_proto")(getattr(message, field))
 
 
-def failure(task: str, reason: str) -> Result:
-    """Return the result of a task that failed, as Flower has it, with the reason."""
+def failure(task: str, reason: str, **metrics: Scalar) -> Result:
+    """Return the result of a task that failed, as Flower has it, with the reason; metrics where it can have some."""
     # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
     status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
     if task == "get_properties":
@@ -70,8 +71,8 @@ def failure(task: str, reason: str) -> Result:
     if task == "get_parameters":
         return GetParametersRes(status, Parameters([], ""))
     if task == "fit":
-        return FitRes(status, Parameters([], ""), 0, {})
-    return EvaluateRes(status, 0.0, 0, {})
+        return FitRes(status, Parameters([], ""), 0, metrics)
+    return EvaluateRes(status, 0.0, 0, metrics)
 
 
 def respond(question: bytes, answer: Callable[[str, Any], Result]) -> bytes:

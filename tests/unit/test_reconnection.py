@@ -185,7 +185,7 @@ def test_who_the_client_says_it_is(stay, capsys):
     known = wrapper.identity
     assert (known.cid, known.num_clients, known.dataset, known.script) == (7, 10, "cifar10", "client_x.py")
     assert (known.model, known.device) == (fingerprint(MODEL), printable(about.describe()))
-    assert (known.alpha, known.classes) == ("0.3", "ant, bee")
+    assert (known.alpha, known.classes) == ("0.3", '["ant", "bee"]')
     assert len(known.instance) == 16 and wrapper.token == TOKEN
     assert capsys.readouterr().out == "the server has ended the run\n"
 

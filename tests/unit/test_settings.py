@@ -13,6 +13,7 @@ from federation.flags import ArgumentParser, whole_number
 from federation.results import checkpoint
 from federation.results.checkpoint import Checkpoint
 from federation.results.run_file import RunFile
+from federation.server.fit_config import AUTO, FitBound
 from federation.server.flags import RunSettings, ServerSettings, parse_run
 from federation.wire.addresses import server_address
 
@@ -92,9 +93,9 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     assert client.partition.data_dir == tmp_path / "data"
     assert (client.token, client.root_certificate) == (b"0123456789abcdef", certificate)
     certified = server_settings(monkeypatch, "--results_dir=~/new", "--certificates=~", "--token_file=~/token")
-    assert certified.results_dir == tmp_path / "new"
+    assert certified.run.results_dir == tmp_path / "new"
     assert certified.certificates == (certificate, certificate, key)
-    resumed = server_settings(monkeypatch, "--resume=~/")
+    resumed = server_settings(monkeypatch, "--resume=~/").run
     assert resumed.results_dir == tmp_path and resumed.resumed.round == 1
 
 
@@ -132,23 +133,20 @@ def test_a_client_that_stays_loaded(monkeypatch, tmp_path):
 def test_a_server_without_flags(monkeypatch):
     settings = server_settings(monkeypatch)
     assert settings.server_address.startswith("127.0.0.1:")  # the default's port may be in use here
-    assert settings.results_dir.parent == Path("results")
-    assert settings == ServerSettings(
+    assert settings.run.results_dir.parent == Path("results")
+    run = RunSettings(
         num_rounds=3,
         min_num_clients=2,
-        server_address=settings.server_address,
         round_timeout=3600.0,
         wait_timeout=3600.0,
-        results_dir=settings.results_dir,
+        results_dir=settings.run.results_dir,
         resumed=None,
-        seed=settings.seed,
-        fit_seconds=None,
+        seed=settings.run.seed,
+        fit_bound=FitBound(),
         half_precision=False,
-        plain=False,
-        flags=settings.flags,
-        certificates=None,
-        token=None,
+        flags=settings.run.flags,
     )
+    assert settings == ServerSettings(run, settings.server_address, plain=False, certificates=None, token=None)
 
 
 def test_a_server_with_all_flags(monkeypatch, tmp_path):
@@ -160,22 +158,20 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
     words += ["--seed", 11, "--fit_seconds", 2.5, "--half_precision", "--plain"]
     words += ["--results_dir", "here", "--certificates", tmp_path, "--token_file", tmp_path / "token"]
     settings = server_settings(monkeypatch, *words)
-    assert settings == ServerSettings(
+    run = RunSettings(
         num_rounds=7,
         min_num_clients=4,
-        server_address=settings.server_address,
         round_timeout=60.0,
         wait_timeout=0.5,
         results_dir=Path("here"),
         resumed=None,
         seed=11,
-        fit_seconds=2.5,
+        fit_bound=FitBound(2.5),
         half_precision=True,
-        plain=True,
-        flags=settings.flags,
-        certificates=(certificate, certificate, key),
-        token=b"0123456789abcdef",
+        flags=settings.run.flags,
     )
+    certificates, token = (certificate, certificate, key), b"0123456789abcdef"
+    assert settings == ServerSettings(run, settings.server_address, True, certificates, token)
 
 
 def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):
@@ -189,7 +185,7 @@ def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):
         results_dir=settings.results_dir,
         resumed=None,
         seed=11,
-        fit_seconds="auto",
+        fit_bound=AUTO,
         half_precision=True,
         flags=settings.flags,
     )
@@ -205,14 +201,14 @@ def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):
 def test_resume_brings_the_checkpoint(monkeypatch, tmp_path):
     checkpoint.save(tmp_path, Checkpoint(MODEL, 2, 1, 3, 0, SOMEBODY))
     (tmp_path / "rounds.csv").touch()
-    settings = server_settings(monkeypatch, "--resume", tmp_path)
+    settings = server_settings(monkeypatch, "--resume", tmp_path).run
     assert settings.results_dir == tmp_path
     assert dataclasses.replace(settings.resumed, model=[]) == Checkpoint([], 2, 1, 3, 0, SOMEBODY)
     assert [array.tolist() for array in settings.resumed.model] == [array.tolist() for array in MODEL]
 
 
 def test_resume_before_the_first_checkpoint(monkeypatch, tmp_path):
-    settings = server_settings(monkeypatch, "--resume", tmp_path)
+    settings = server_settings(monkeypatch, "--resume", tmp_path).run
     assert settings.resumed == Checkpoint() and settings.results_dir == tmp_path
 
 
@@ -223,7 +219,7 @@ def test_resume_of_what_is_damaged(monkeypatch, tmp_path, capsys):
 
 
 def test_results_are_never_overwritten(monkeypatch, tmp_path, capsys):
-    assert server_settings(monkeypatch, "--results_dir", tmp_path).results_dir == tmp_path
+    assert server_settings(monkeypatch, "--results_dir", tmp_path).run.results_dir == tmp_path
     (tmp_path / "rounds.csv").touch()
     message = mistake(capsys, server_settings, monkeypatch, "--results_dir", tmp_path)
     assert "holds the results of another run (--resume goes on)" in message
@@ -256,15 +252,15 @@ def test_settings_are_not_changed_by_mistake(monkeypatch, kind, words):
 
 
 def test_the_seed_of_a_run_is_that_of_its_beginning(monkeypatch, capsys, tmp_path):
-    drawn = {server_settings(monkeypatch).seed for _ in range(3)}
+    drawn = {server_settings(monkeypatch).run.seed for _ in range(3)}
     assert len(drawn) == 3 and all(0 <= seed < 2**32 for seed in drawn)
     RunFile(tmp_path, 7, {}).save()
-    assert server_settings(monkeypatch, "--resume", tmp_path).seed == 7
-    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 7).seed == 7
+    assert server_settings(monkeypatch, "--resume", tmp_path).run.seed == 7
+    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 7).run.seed == 7
     message = mistake(capsys, server_settings, monkeypatch, "--resume", tmp_path, "--seed", 8)
     assert message.startswith(f"server.py: argument --seed: the run in {tmp_path} has seed 7")
     (tmp_path / "run.json").unlink()  # of a run before there were seeds
-    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 8).seed == 8
+    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 8).run.seed == 8
 
 
 @pytest.mark.parametrize("value", ["-1", "x", "1.5", "4294967296", ""])
@@ -281,7 +277,6 @@ def test_no_fit_seconds(monkeypatch, capsys, value):
 
 
 def test_fit_seconds(monkeypatch):
-    assert [server_settings(monkeypatch, "--fit_seconds", value).fit_seconds for value in ("auto", 2.5)] == [
-        "auto",
-        2.5,
-    ]
+    for value, bound in (("auto", AUTO), (2.5, FitBound(2.5))):
+        run = server_settings(monkeypatch, "--fit_seconds", value).run
+        assert run.fit_bound == bound and run.flags["fit_seconds"] == value  # as run.json has it
