@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation.results.tables import read_table
 from federation.wire import handshake
 from federation.wire.messages import failure
-from federation.wire.models import Inbound, Lacks
+from federation.wire.models import LACKS_MODEL, Inbound, Lacks
 
 import numpy as np
 from common import TIMEOUT, print_head, print_row, versions
@@ -124,7 +124,7 @@ class Clients:
             try:
                 model = self.inbound[cid].receive(serde.parameters_from_proto(message.fit_ins.parameters))
             except Lacks:
-                return ClientMessage(fit_res=serde.fit_res_to_proto(failure("fit", "", lacks_model=True)))
+                return ClientMessage(fit_res=serde.fit_res_to_proto(failure("fit", "", LACKS_MODEL)))
             self.work()
             result = FitRes(OK, self.inbound[cid].answer(model), 100 + cid, {"train_loss": 0.5})
             return ClientMessage(fit_res=serde.fit_res_to_proto(result))

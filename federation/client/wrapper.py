@@ -14,7 +14,7 @@ from federation.client.progress import progress
 from federation.client.threads import shared_cores
 from federation.wire import handshake
 from federation.wire.messages import failure
-from federation.wire.models import Inbound, Lacks, digest
+from federation.wire.models import LACKS_MODEL, Inbound, Lacks, digest
 
 import numpy as np
 from flwr.client import NumPyClient
@@ -67,7 +67,7 @@ class ClientWrapper:
         except handshake.Refused:
             raise
         except Lacks:
-            return failure(task, "it lacks that model", lacks_model=True)
+            return failure(task, "it lacks that model", LACKS_MODEL)
         except Exception as error:
             traceback.print_exc()
             return failure(task, f"{type(error).__name__}: {error}")

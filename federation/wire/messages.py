@@ -18,7 +18,6 @@ from flwr.common import (
     GetParametersRes,
     GetPropertiesRes,
     Parameters,
-    Scalar,
     Status,
     serde,
 )
@@ -62,17 +61,17 @@ def read_answer(task: str, answer: bytes) -> Result:
     return getattr(serde, f"{field}_from_proto")(getattr(message, field))
 
 
-def failure(task: str, reason: str, **metrics: Scalar) -> Result:
-    """Return the result of a task that failed, as Flower has it, with the reason; metrics where it can have some."""
-    # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
-    status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
+def failure(task: str, reason: str, code: Code = Code.FIT_NOT_IMPLEMENTED) -> Result:
+    """Return the result of a task that failed, as Flower has it, with the reason."""
+    # Of Flower's codes, those for what is not implemented are the ones that are not OK and that every version knows.
+    status = Status(code, reason)
     if task == "get_properties":
         return GetPropertiesRes(status, {})
     if task == "get_parameters":
         return GetParametersRes(status, Parameters([], ""))
     if task == "fit":
-        return FitRes(status, Parameters([], ""), 0, metrics)
-    return EvaluateRes(status, 0.0, 0, metrics)
+        return FitRes(status, Parameters([], ""), 0, {})
+    return EvaluateRes(status, 0.0, 0, {})
 
 
 def respond(question: bytes, answer: Callable[[str, Any], Result]) -> bytes:

@@ -32,6 +32,7 @@ from flwr.common import (
 )
 
 WHOLE, DIGEST, HALF_PRECISION, DIFFERENCE = "numpy.ndarray", "digest", "half precision", "difference"
+LACKS_MODEL = Code.GET_PARAMETERS_NOT_IMPLEMENTED  # the status of a client's answer to a digest that it does not know
 HEADER = 1000  # bytes, at the most, with which NumPy describes an array
 
 
@@ -112,7 +113,7 @@ def size(message: Any) -> int:
 
 def lacks_the_model(result: Any) -> bool:
     """Return whether a result, such as a FitRes, says that its client does not have the model with that digest."""
-    return hasattr(result, "metrics") and result.status.code != Code.OK and bool(result.metrics.get("lacks_model"))
+    return hasattr(result, "status") and result.status.code == LACKS_MODEL
 
 
 def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays:

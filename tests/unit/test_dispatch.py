@@ -11,7 +11,7 @@ from federation.server import dispatch as dispatching
 from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import LATER, Dispatch
 from federation.wire.messages import failure
-from federation.wire.models import DIGEST, HALF_PRECISION, WHOLE, Outbound, size
+from federation.wire.models import DIGEST, HALF_PRECISION, LACKS_MODEL, WHOLE, Outbound, size
 
 import pytest
 from fakes import MODEL, FakeClient, arrive, encoded, fit_result, identity, learner, wait_until
@@ -272,7 +272,7 @@ def test_a_strategys_own_model_for_a_client_goes_out_as_it_is(clients):
 
 def test_a_client_that_lacks_every_model_is_no_endless_loop(clients):
     outbound = Outbound(MODEL, half_precision=False)
-    lacking = failure("fit", "", lacks_model=True)
+    lacking = failure("fit", "", LACKS_MODEL)
     client = FakeClient("one", identity(0, keeps_model=True), fit=lambda ins: lacking)
     arrive(clients, client)
     (answer,) = Dispatch(clients, "fit", 1, NEVER, outbound).run([(client, FitIns(outbound.whole, {}))])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 
-from federation.wire.messages import failure
+from federation.wire.messages import failure, read_answer, write_answer
 from federation.wire.models import (
     DIFFERENCE,
     DIGEST,
     HALF_PRECISION,
+    LACKS_MODEL,
     WHOLE,
     Inbound,
     Lacks,
@@ -21,8 +22,8 @@ from federation.wire.models import (
 
 import numpy as np
 import pytest
-from fakes import MODEL, OK, encoded, fit_result
-from flwr.common import FitIns, FitRes, Parameters, ndarray_to_bytes, parameters_to_ndarrays
+from fakes import MODEL, OK, encoded
+from flwr.common import Code, FitIns, FitRes, Parameters, ndarray_to_bytes, parameters_to_ndarrays
 
 RANDOM = np.random.default_rng(0)
 LIKE_A_MODEL = [RANDOM.normal(scale=0.05, size=shape).astype(np.float32) for shape in ((64, 32, 3, 3), (64,), (10, 64))]
@@ -207,7 +208,7 @@ def test_other_servers_call_whole_models_as_they_like(form):
 
 @pytest.mark.parametrize("task", ["fit", "evaluate"])
 def test_who_lacks_the_model(task):
-    assert lacks_the_model(failure(task, "", lacks_model=True))
-    assert not lacks_the_model(failure(task, "it lacks that model"))
-    assert not lacks_the_model(fit_result(MODEL, lacks_model=True))
+    for code, expected in ((LACKS_MODEL, True), (Code.FIT_NOT_IMPLEMENTED, False)):
+        sent = write_answer(task, failure(task, "it lacks that model", code)).SerializeToString()
+        assert lacks_the_model(read_answer(task, sent)) == expected
     assert not lacks_the_model("a goodbye") and size("a goodbye") == 0
