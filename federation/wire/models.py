@@ -142,6 +142,22 @@ def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays
     return arrays
 
 
+def decode_result(parameters: Parameters, model: NDArrays) -> Parameters:
+    """Return what a fit has made of the global `model`: whole, as many arrays of the same shapes, in its types.
+
+    Raises ValueError, with the reason, if that cannot be.
+    """
+    arrays = decode(parameters, model)
+    if len(arrays) != len(model):
+        raise ValueError(f"it has {len(arrays)} arrays, the global model {len(model)}")
+    for i, (array, expected) in enumerate(zip(arrays, model)):
+        if array.shape != expected.shape:
+            raise ValueError(f"array {i} is of shape {array.shape}, the global model's of {expected.shape}")
+    if parameters.tensor_type == WHOLE and all(new.dtype == old.dtype for new, old in zip(arrays, model)):
+        return parameters
+    return ndarrays_to_parameters([in_models_type(array, expected.dtype) for array, expected in zip(arrays, model)])
+
+
 def in_models_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return a new array in the type of numbers that the global model has; raises ValueError as `in_type` does.
 
