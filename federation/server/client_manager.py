@@ -9,19 +9,8 @@ from collections import OrderedDict
 from dataclasses import asdict
 
 from federation.server.live_table import Activity
-from federation.wire.handshake import (
-    Identity,
-    Key,
-    Refused,
-    check,
-    connection_of,
-    identity_of,
-    key_of,
-    mismatch,
-    name_of,
-    question,
-    refusal,
-)
+from federation.wire import handshake
+from federation.wire.handshake import Identity, Key, Refused, connection_of, identity_of, key_of, name_of
 
 from flwr.common import GetPropertiesIns, ReconnectIns
 from flwr.server.client_manager import ClientManager
@@ -136,14 +125,14 @@ class DeviceClientManager(ClientManager):
 
     def _greet(self, client: ClientProxy) -> None:
         """Ask a newcomer who it is, and admit it or send it away."""
-        asked = question()
+        asked = handshake.question()
         try:
             answered = client.get_properties(GetPropertiesIns(asked), GREETING_TIMEOUT, group_id=None).properties
         except Exception:  # whatever Flower raises when the connection ends
             return
         identity = Identity.read(answered)
         try:
-            check(self.token, asked, answered, identity)
+            handshake.check(self.token, asked, answered, identity)
             self._admit(client, identity)
         except Refused as refused:
             line = f"{identity or 'a plain Flower client'} is refused: {refused}"
@@ -176,7 +165,7 @@ class DeviceClientManager(ClientManager):
     def _check(self, newcomer: Identity) -> None:
         """Raise Refused if a newcomer does not fit the others."""
         if self.member is not None and (self.is_fixed or self._identities):
-            reason = mismatch(newcomer, self.member)
+            reason = handshake.mismatch(newcomer, self.member)
             if reason is not None:
                 raise Refused(reason)
         for other in self._identities.values():
@@ -197,6 +186,6 @@ class DeviceClientManager(ClientManager):
             if identity is None:
                 client.reconnect(ReconnectIns(seconds=None), GREETING_TIMEOUT, group_id=None)
             else:
-                client.get_properties(GetPropertiesIns(refusal(refused)), GREETING_TIMEOUT, group_id=None)
+                client.get_properties(GetPropertiesIns(handshake.refusal(refused)), GREETING_TIMEOUT, group_id=None)
         except Exception:  # the connection ends, as it should
             pass

@@ -68,6 +68,8 @@ def parse_run(
     seed = run_file.read(folder).get("seed", args.seed) if args.resume else args.seed
     if args.seed not in (None, seed):
         parser.error(f"argument --seed: the run in {folder} has seed {seed}")
+    bound: FitBound = args.fit_seconds
+    given = {"resume": args.resume and folder, "fit_seconds": "auto" if bound.is_auto else bound.seconds}
     settings = RunSettings(
         num_rounds=args.rounds,
         min_num_clients=args.min_num_clients,
@@ -76,9 +78,9 @@ def parse_run(
         results_dir=folder,
         resumed=resumed,
         seed=draw_seed() if seed is None else seed,
-        fit_bound=fit_bound(args.fit_seconds),
+        fit_bound=bound,
         half_precision=args.half_precision,
-        flags={**vars(args), "resume": args.resume and folder},
+        flags={**vars(args), **given},
     )
     return args, settings
 
@@ -115,7 +117,8 @@ def add_flags_of_a_run(parser: ArgumentParser) -> None:
         parser.add_argument(flag, type=seconds, default=3600, metavar="SECONDS", help=f"{what} (default: %(default)g)")
     parser.add_argument(
         "--fit_seconds",
-        type=seconds_or_auto,
+        type=fit_bound,
+        default=FitBound(),
         metavar="SECONDS|auto",
         help="how long a client trains at the most in a round; what it has done by then counts; auto: as the clients' "
         "speeds suggest (default: until its epochs are done)",
@@ -149,14 +152,9 @@ def add_flags_of_a_run(parser: ArgumentParser) -> None:
     )
 
 
-def seconds_or_auto(text: str) -> float | str:
-    """Convert to a number of seconds above 0, or keep the word auto."""
-    return text if text == "auto" else seconds(text)
-
-
-def fit_bound(given: float | str | None) -> FitBound:
-    """Return what a value of --fit_seconds means."""
-    return AUTO if isinstance(given, str) else FitBound(given)
+def fit_bound(text: str) -> FitBound:
+    """Convert from a number of seconds above 0, or the word auto."""
+    return AUTO if text == "auto" else FitBound(seconds(text))
 
 
 def new_results(text: str) -> Path:
