@@ -236,7 +236,7 @@ def test_a_server_that_is_killed_and_resumed(start_device, start_server, results
 
 @pytest.mark.fault("half a checkpoint")
 def test_a_server_killed_while_it_writes_a_checkpoint(start_device, start_server, results):
-    size = 20_000_000  # 80 MB, so that there is time to see it
+    size = 10_000_000  # 40 MB, so that there is time to see it
     server = start_server("--rounds", 50)
     clients = [start_device(cid, size=size) for cid in (0, 1)]
     for _ in range(2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 from federation.server import client_manager
 from federation.server.client_manager import DeviceClientManager
@@ -108,12 +107,6 @@ def test_newcomers_must_fit_the_first_one(until):
     assert clients.member == (identity(2, dataset="cifar10") if until == "all have left" else identity(0))
 
 
-def test_after_plain_flower_clients_made_the_model_the_first_other_one_is_the_member(clients):
-    clients.is_fixed = True
-    arrive(clients, newcomer(0), stranger := newcomer(1, model="another"))
-    assert clients.member == identity(0) and stranger.refusal is not None
-
-
 def test_a_connection_that_ends_at_any_moment_does_no_harm(clients, capsys):
     door = threading.Event()
     ghost = FakeClient("ghost", get_properties=lambda ins: door.wait(10) and GetPropertiesRes(OK, {}))
@@ -153,15 +146,6 @@ def test_newcomers_are_asked_at_the_same_time_each_with_a_nonce_of_its_own(clien
     assert clients.wait_for(3, 10)
     assert len({ins.config["nonce"] for client in crowd for _, ins, *_ in client.calls}) == 3
     assert all(timeout and timeout > 0 for client in crowd for _, _, timeout, _ in client.calls)
-
-
-def test_waiting_for_clients(clients):
-    started = time.monotonic()
-    assert clients.wait_for(0, 0.01) and not clients.wait_for(1, 0.02)
-    assert 0.02 <= time.monotonic() - started < 2
-    threading.Timer(0.02, clients.register, [newcomer(0)]).start()
-    assert clients.wait_for(1, 10)
-    assert time.monotonic() - started < 5
 
 
 def test_a_client_at_work_is_not_available_and_the_end_of_its_work_is_noticed(clients):

@@ -14,9 +14,9 @@ from federation.wire.messages import failure
 from federation.wire.models import DIGEST, HALF_PRECISION, LACKS_MODEL, WHOLE, Outbound, size
 
 import pytest
-from fakes import MODEL, FakeClient, arrive, encoded, fit_result, identity, learner, wait_until
+from fakes import MODEL, FakeClient, arrive, fit_result, identity, learner, wait_until
 from flwr.client import NumPyClient
-from flwr.common import EvaluateIns, FitIns, parameters_to_ndarrays
+from flwr.common import FitIns
 
 NEVER = 30.0  # seconds; a test that waits for that has failed
 FIT = "the instruction of a fit"
@@ -106,14 +106,6 @@ def test_a_deadline(clients, release):
     wait_until(lambda: "connection of 1" in clients.all())
 
 
-def test_a_plain_flower_client_whose_connection_ends_is_not_waited_for(clients):
-    crowd = [FakeClient("plain", fit=ends()), learner(0)]
-    arrive(clients, *crowd)
-    answers, seconds = fit(clients, crowd)
-    assert answers == [("connection of 0", ""), ("plain", ENDED)] and seconds < 5
-    assert "plain" not in clients.all()  # Flower may be about to unregister it
-
-
 @pytest.mark.parametrize("others", [[], [learner(1)]])
 def test_a_client_that_is_lost_and_does_not_come_back(clients, others):
     arrive(clients, lost := learner(0, fit=ends()), *others)
@@ -132,16 +124,6 @@ def test_a_client_that_comes_back_is_asked_again_until_the_same_moment(clients):
     assert new.calls[0][2] < old.calls[0][2]  # seconds: for both, the time is over at the same moment
 
 
-def test_a_client_that_comes_back_is_waited_for_as_long_as_others_are_at_work(clients):
-    asked_again = threading.Event()
-    new = learner(0, "new", fit=lambda ins: (asked_again.set(), fit_result(MODEL))[1])
-    old = learner(0, "old", fit=ends(arrive, clients, new))
-    other = learner(1, fit=lambda ins: asked_again.wait(NEVER) and fit_result(MODEL))
-    arrive(clients, old, other)
-    answers, seconds = fit(clients, [old, other], patience=0.01)
-    assert answers == [("new", ""), ("connection of 1", "")] and seconds < 5
-
-
 def test_a_client_that_is_back_when_patience_ends_is_asked_again(clients):
     """Patience ends while the answers of others keep the server from looking for it."""
     new, lost = learner(0, "new"), threading.Event()
@@ -149,14 +131,6 @@ def test_a_client_that_is_back_when_patience_ends_is_asked_again(clients):
     other = learner(1, fit=lambda ins: (lost.wait(NEVER), arrive(clients, new), fit_result(MODEL))[2])
     arrive(clients, old, other)
     assert fit(clients, [old, other], patience=0)[0] == [("new", ""), ("connection of 1", "")]
-
-
-def test_a_client_can_be_lost_twice(clients):
-    third = learner(0, "third")
-    second = learner(0, "second", fit=ends(arrive, clients, third))
-    arrive(clients, first := learner(0, "first", fit=ends(arrive, clients, second)))
-    answers, seconds = fit(clients, [first])
-    assert answers == [("third", "")] and seconds < 5
 
 
 @pytest.mark.parametrize("late", ["nothing", "result", "error"])
@@ -240,17 +214,6 @@ def test_models_go_out_in_the_shortest_form_for_each_client(clients, half_precis
     assert (received[new.cid] < received["p"]) == half_precision
 
 
-def test_a_client_has_the_model_that_it_has_evaluated(clients):
-    outbound = Outbound(MODEL, half_precision=False, is_new=True)
-    arrive(clients, client := wrapped(0))
-    Dispatch(clients, "evaluate", 1, NEVER, outbound).run([(client, EvaluateIns(outbound.whole, {}))])
-    outbound.is_new = False
-    dispatch = Dispatch(clients, "fit", 2, NEVER, outbound)
-    (answer,) = dispatch.run([(client, FitIns(outbound.whole, {}))])
-    assert answer.result.num_examples == 1 and forms(client) == [WHOLE, DIGEST]
-    assert sum(sent for _, sent, _ in dispatch.traffic) == 32
-
-
 def test_a_client_that_comes_back_with_its_result_is_not_sent_the_model_again(clients):
     outbound = Outbound(MODEL, half_precision=False, is_new=True)
     old, new = wrapped(0, "old"), wrapped(0, "new")
@@ -260,14 +223,6 @@ def test_a_client_that_comes_back_with_its_result_is_not_sent_the_model_again(cl
     (answer,) = Dispatch(clients, "fit", 1, NEVER, outbound).run([(old, FitIns(outbound.whole, {}))])
     assert answer.client is new and answer.result.num_examples == 1
     assert forms(old) == [WHOLE] and forms(new) == [DIGEST]
-
-
-def test_a_strategys_own_model_for_a_client_goes_out_as_it_is(clients):
-    arrive(clients, client := wrapped(0))
-    own = FitIns(encoded([array * 2 for array in MODEL]), {})
-    (answer,) = Dispatch(clients, "fit", 1, NEVER, Outbound(MODEL, half_precision=True)).run([(client, own)])
-    assert forms(client) == [WHOLE]
-    assert parameters_to_ndarrays(answer.result.parameters)[1].tolist() == (MODEL[1] * 2 + 1).tolist()
 
 
 def test_a_client_that_lacks_every_model_is_no_endless_loop(clients):

@@ -8,7 +8,6 @@ from federation.wire.messages import failure, read_answer, write_answer
 from federation.wire.models import (
     DIFFERENCE,
     DIGEST,
-    HALF_PRECISION,
     LACKS_MODEL,
     WHOLE,
     Inbound,
@@ -125,14 +124,6 @@ def test_other_arrays_arrive_as_they_are(array):
     assert same(decode(client.answer(encoded([array])), [array]), [array])
 
 
-def test_a_model_in_float16_is_trained_in_float32():
-    model = [np.array([[1 / 3, 2]], np.float16)]
-    client = Inbound()
-    outbound = arrive_at(client, model)
-    assert same(parameters_to_ndarrays(client.receive(outbound.digest)), [model[0].astype(np.float32)])
-    assert same(decode(client.answer(encoded(model)), model), model)
-
-
 ODD_RESULTS = {
     "NaN": [MODEL[0] * np.nan, MODEL[1]],
     "text": [np.array([["a"]]), MODEL[1]],
@@ -159,17 +150,6 @@ def test_results_that_are_no_model_stay_what_they_are_for_the_server_to_say(new)
     assert client.answer(garbage) == garbage
 
 
-@pytest.mark.parametrize("dtype", ["f8", ">f4", "f2", "i8", "u1"])
-def test_a_result_of_another_type_travels_as_a_difference_too(dtype):
-    model = [MODEL[0] / 7, MODEL[1]]
-    client = Inbound()
-    arrive_at(client, model)
-    new = [(array + 1 / 3).astype(dtype) for array in model]
-    arrays = decode(client.answer(encoded(new)), model)
-    assert same(arrays[:1], [model[0] + (new[0] - halved(model)[0]).astype(np.float16)])
-    assert arrays[1].tolist() == new[1].tolist()  # of one dimension
-
-
 def packed(array: np.ndarray) -> bytes:
     return zlib.compress(ndarray_to_bytes(array))
 
@@ -184,18 +164,10 @@ def test_bytes_that_are_no_difference(tensor):
         decode(Parameters([tensor, packed(MODEL[1])], DIFFERENCE), MODEL)
     with pytest.raises(ValueError, match="^it has 1 arrays, the global model 2$"):
         decode(Parameters([tensor], DIFFERENCE), MODEL)
-
-
-@pytest.mark.parametrize("shape", [(1, 3), (3, 2), (6,), ()])
-def test_a_difference_of_another_shape_is_not_spread_over_the_array(shape):
-    arrays = decode(Parameters([packed(np.ones(shape, np.float16)), packed(MODEL[1])], DIFFERENCE), MODEL)
-    assert arrays[0].shape == shape
-
-
-@pytest.mark.parametrize("kind", [DIFFERENCE, HALF_PRECISION, DIGEST])
-def test_a_first_model_is_whole(kind):
-    with pytest.raises(ValueError):
-        decode(Parameters([packed(MODEL[0])], kind))
+    with pytest.raises(ValueError):  # a first model is whole
+        decode(Parameters([packed(MODEL[0])], DIFFERENCE))
+    row = packed(np.ones((1, 3), np.float16))  # is not added to each row
+    assert decode(Parameters([row, packed(MODEL[1])], DIFFERENCE), MODEL)[0].shape == (1, 3)
 
 
 @pytest.mark.parametrize("form", [WHOLE, "", "somebody's own"])

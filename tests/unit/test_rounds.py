@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
 import types
 from pathlib import Path
@@ -133,31 +132,7 @@ def test_bad_results_do_not_count(make_server, tmp_path, capsys):
         assert line in told
 
 
-def test_rounds_in_another_thread(make_server, tmp_path):
-    """Where Flower's engines run them; only the main thread may set what signals do."""
-    server, before = make_server(learner(1), learner(3)), signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    thread.join(10)
-    assert not thread.is_alive() and rows(tmp_path) == [("1", "2", "0")]
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 FLOWERS = FedMedian(min_fit_clients=1, min_evaluate_clients=1, min_available_clients=1)
-
-
-@pytest.mark.parametrize("strategy", [None, FLOWERS])
-@pytest.mark.parametrize("dtype", ["f8", "f2", ">f4", "i8"])
-def test_a_result_in_another_type_of_numbers_counts_in_the_models(make_server, tmp_path, strategy, dtype):
-    plain = FakeClient(
-        "plain client",
-        fit=lambda ins: fit_result([array.astype(dtype) for array in MODEL]),
-        evaluate=lambda ins: evaluation(0.5),
-    )
-    server = run(make_server(learner(0), plain, strategy=strategy))
-    assert rows(tmp_path) == [("1", "2", "0")]
-    for array, original in zip(server.checkpoint.model, MODEL, strict=True):
-        assert array.dtype == np.float32 and array.tobytes() == original.tobytes()
 
 
 def adding(step: object, **tasks) -> FakeClient:
@@ -220,13 +195,6 @@ def test_nobody_gives_an_initial_model(make_server, monkeypatch):
         run(server)
     assert len(client.calls) == 1  # not again and again
     assert not server.clients.is_fixed
-
-
-def test_the_initial_model_of_a_strategy(make_server):
-    client = learner(1, fit=lambda ins: fit_result([np.ones(3)]))
-    server = run(make_server(client, strategy=Watched(initial_parameters=encoded([np.zeros(3)]))))
-    assert [task for task, *_ in client.calls] == ["fit", "evaluate"]
-    assert [array.tolist() for array in server.checkpoint.model] == [[1.0, 1.0, 1.0]]
 
 
 def test_too_few_clients(make_server, capsys, tmp_path):

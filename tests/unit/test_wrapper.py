@@ -100,8 +100,9 @@ def test_the_handshake(client):
     assert result.status.code == Code.OK
     check(TOKEN, asked, result.properties, SOMEBODY)
     assert Identity.read(result.properties) == SOMEBODY
-    with pytest.raises(Refused, match="^refused by the server: go$"):
-        client.answer("get_properties", GetPropertiesIns(refusal(Refused("go"))))
+    with pytest.raises(Refused, match="^refused by the server: go$") as refused:
+        client.answer("get_properties", GetPropertiesIns(refusal(Refused("go", again=True))))
+    assert refused.value.again is True
 
 
 def test_the_same_instruction_again_is_not_trained_again(client, trainee, capsys):
@@ -192,12 +193,6 @@ def test_an_error_is_told_to_both_sides_and_the_same_can_be_asked_again(client, 
     assert client.answer(task, FitIns(outbound.digest, {})).status.code == Code.OK  # it still has the model
 
 
-def test_an_error_in_the_initial_model(client, monkeypatch):
-    monkeypatch.setattr(client.client, "get_parameters", lambda ins: 1 / 0)
-    result = client.answer("get_parameters", GetParametersIns({}))
-    assert result.status.code != Code.OK and result.status.message == "ZeroDivisionError: division by zero"
-
-
 @pytest.mark.parametrize("task", ["fit", "evaluate"])
 def test_metrics_that_flower_can_send(client, trainee, task):
     trainee.metrics = {
@@ -208,9 +203,3 @@ def test_metrics_that_flower_can_send(client, trainee, task):
     del metrics["seconds"], metrics["peak_memory_mb"]
     assert metrics == {"float32": 0.5, "int64": 3, "bool": True, "text": "x", "bytes": b"x", "python": 2}
     assert [type(value) for value in metrics.values()] == [float, int, bool, str, bytes, int]
-
-
-def test_the_devices_own_figures_count(client, trainee):
-    trainee.metrics = {"seconds": 1e9, "peak_memory_mb": -1.0}
-    metrics = client.answer("fit", fit_instruction()).metrics
-    assert metrics["seconds"] < 5 and metrics["peak_memory_mb"] == 123.5
