@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from federation.server import client_manager
 from federation.server.client_manager import DeviceClientManager
 from federation.wire.handshake import Refused, identity_of, name_of
 
@@ -121,21 +120,6 @@ def test_a_connection_that_ends_at_any_moment_does_no_harm(clients, capsys):
     clients._greet(gone)
     clients._send_away(gone, identity(2), Refused("go"))
     assert clients.all() == {} and capsys.readouterr().out == ""
-
-
-def test_a_print_that_waits_keeps_nobody_else_waiting(clients, monkeypatch):
-    door, waiting = threading.Event(), []
-    monkeypatch.setattr(client_manager, "print", lambda line: (waiting.append(line), door.wait(10)), raising=False)
-    first = newcomer(0)
-    for number, client in enumerate((first, newcomer(1)), start=1):
-        clients.register(client)
-        assert clients.wait_for(number, 10)
-    leaving = threading.Thread(target=clients.unregister, args=(first,))
-    leaving.start()
-    wait_until(lambda: len(waiting) == 3)
-    assert list(clients.all()) == ["connection of 1"]
-    door.set()
-    leaving.join(10)
 
 
 def test_newcomers_are_asked_at_the_same_time_each_with_a_nonce_of_its_own(clients):

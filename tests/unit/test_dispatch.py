@@ -214,17 +214,6 @@ def test_models_go_out_in_the_shortest_form_for_each_client(clients, half_precis
     assert (received[new.cid] < received["p"]) == half_precision
 
 
-def test_a_client_that_comes_back_with_its_result_is_not_sent_the_model_again(clients):
-    outbound = Outbound(MODEL, half_precision=False, is_new=True)
-    old, new = wrapped(0, "old"), wrapped(0, "new")
-    new.tasks = {"fit": old.tasks["fit"]}  # the same process
-    old.tasks = {"fit": lambda ins: (new.tasks["fit"](ins), ends(arrive, clients, new)(ins))}
-    arrive(clients, old)
-    (answer,) = Dispatch(clients, "fit", 1, NEVER, outbound).run([(old, FitIns(outbound.whole, {}))])
-    assert answer.client is new and answer.result.num_examples == 1
-    assert forms(old) == [WHOLE] and forms(new) == [DIGEST]
-
-
 def test_a_client_that_lacks_every_model_is_no_endless_loop(clients):
     outbound = Outbound(MODEL, half_precision=False)
     lacking = failure("fit", "", LACKS_MODEL)

@@ -68,15 +68,11 @@ def test_no_token():
         check(TOKEN, asked, {"proof": proof(TOKEN, asked["nonce"], SOMEBODY)}, None)
 
 
-@pytest.mark.parametrize("token", [b"the secret of another family", TOKEN + b" ", b""])
-def test_another_token(token):
+def test_a_proof_that_is_recorded_made_up_or_made_with_another_token_is_worth_nothing():
+    recorded = answer(question(), SOMEBODY, TOKEN)
     asked = question()
     with pytest.raises(Refused, match="it has another token than this server"):
-        check(TOKEN, asked, answer(asked, SOMEBODY, token), SOMEBODY)
-
-
-def test_a_recorded_or_made_up_proof_is_worth_nothing():
-    recorded = answer(question(), SOMEBODY, TOKEN)
+        check(TOKEN, asked, answer(asked, SOMEBODY, TOKEN + b" "), SOMEBODY)
     for shown in (recorded, *({"proof": made_up} for made_up in ("", "0" * 64, "no hexadecimal: ñ"))):
         with pytest.raises(Refused, match="it has another token than this server"):
             check(TOKEN, question(), {**recorded, **shown}, SOMEBODY)
