@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation.results.tables import read_table
 from federation.wire import handshake
 from federation.wire.messages import failure
-from federation.wire.models import LACKS, UNDERSTOOD, Inbound, Lacks
+from federation.wire.models import LACKS_MODEL, Inbound, Lacks
 
 import numpy as np
 from common import TIMEOUT, print_head, print_row, versions
@@ -114,7 +114,7 @@ class Clients:
         if kind == "get_properties_ins":
             instance = f"instance {cid}"
             identity = handshake.Identity(
-                cid, "dummy", instance, "dummy", "dummy", 1000, "dummy", versions="dummy", understands=UNDERSTOOD
+                cid, "dummy", instance, "dummy", "dummy", 1000, "dummy", "", "", versions="dummy", keeps_model=True
             )
             return properties(handshake.answer({"nonce": nonce_of(message)}, identity, TOKEN))
         if kind == "get_parameters_ins":
@@ -124,7 +124,7 @@ class Clients:
             try:
                 model = self.inbound[cid].receive(serde.parameters_from_proto(message.fit_ins.parameters))
             except Lacks:
-                return ClientMessage(fit_res=serde.fit_res_to_proto(failure("fit", LACKS)))
+                return ClientMessage(fit_res=serde.fit_res_to_proto(failure("fit", "", LACKS_MODEL)))
             self.work()
             result = FitRes(OK, self.inbound[cid].answer(model), 100 + cid, {"train_loss": 0.5})
             return ClientMessage(fit_res=serde.fit_res_to_proto(result))

@@ -8,8 +8,8 @@ environment variable FAULTS holds a JSON object:
     size        numbers in the model (default 6)
     sleep       seconds that a fit takes
     evaluate_sleep
-    fits        round -> what goes wrong in its fit: see `spoil` and `FaultyClient.fit`
-    kind        what else goes wrong: see `FaultyClient.to_client` and `FaultyClient.evaluate`
+    fits        round -> what goes wrong in its fit: "raise", "nan" or "late"
+    kind        what else goes wrong: see `FaultyClient.to_client`
 """
 
 from __future__ import annotations
@@ -29,30 +29,12 @@ from federation.wire.addresses import server_address
 
 import numpy as np
 from flwr.client import NumPyClient
-from flwr.common import Code, FitRes, GetParametersRes, Parameters, Status, ndarrays_to_parameters
 
 FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
 
 
 def numbers(cid: int, server_round: int, size: int) -> np.ndarray:
     return np.random.RandomState(1000 * server_round + cid).standard_normal(size).astype(np.float32)
-
-
-def spoil(kind: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    first, *others = arrays
-    return {
-        "other shape": [first.reshape(-1, 1), *others],
-        "fewer arrays": others,
-        "more arrays": [*arrays, first],
-        "one number": [np.ones(1, np.float32), *others],
-        "nan": [first * np.nan, *others],
-        "inf": [first / 0, *others],
-        "float64": [first.astype(np.float64), *others],
-        "big-endian": [array.astype(">f8") for array in arrays],
-        "1e300": [first * np.float64(1e300), *others],
-        "complex": [first.astype(np.complex64), *others],
-        "text": [np.array(["a"] * first.size), *others],
-    }.get(kind, arrays)
 
 
 def fault_in(config: dict) -> str | None:
@@ -69,34 +51,22 @@ class FaultyClient(NumPyClient):
     def fit(self, parameters, config):
         kind = fault_in(config)
         print(f"fit {config['server_round']} begins", flush=True)
-        time.sleep(FAULTS.get("sleep", 0) if kind != "late" else 25)
+        time.sleep(FAULTS.get("sleep", 0) if kind != "late" else 12)
         if kind == "raise":
             raise RuntimeError("the disk is on fire")
         arrays = [
             array + numbers(self.cid, config["server_round"], array.size).reshape(array.shape) for array in parameters
         ]
-        examples = {"0 examples": 0, "-1 examples": -1, "2**62 examples": 2**62}.get(kind, self.cid + 1)
-        metrics = {"no metrics": {}, "odd metrics": {"accuracy": "high", "seconds": "=1+1"}}.get(
-            kind, {"a": np.float32(1)}
-        )
-        return spoil(kind, arrays), examples, metrics
+        return [array * np.nan for array in arrays] if kind == "nan" else arrays, self.cid + 1, {"a": np.float32(1)}
 
     def evaluate(self, parameters, config):
         time.sleep(FAULTS.get("evaluate_sleep", 0))
-        if FAULTS.get("kind") == "odd evaluation":
-            return float("nan"), 0, {"accuracy": "high"}
         return float(self.cid), self.cid + 1, {"accuracy": 0.5}
 
     def to_client(self):
         client = super().to_client()
-        honest_fit = client.fit
-        garbage = FitRes(Status(Code.OK, ""), Parameters([b"\x93NUMPY garbage"] * 2, "numpy.ndarray"), 1, {})
-        client.fit = lambda ins: garbage if fault_in(ins.config) == "garbage" else honest_fit(ins)
         if FAULTS.get("kind") == "dies when asked for the initial model":
             client.get_parameters = lambda ins: os._exit(9)
-        if FAULTS.get("kind") == "nan as initial model":
-            nan = ndarrays_to_parameters([array * np.nan for array in self.get_parameters({})])
-            client.get_parameters = lambda ins: GetParametersRes(Status(Code.OK, ""), nan)
         return client
 
 

@@ -17,11 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from federation.client.connection import LONGEST_PAUSE
 from federation.results import checkpoint, run_file
 from federation.results.tables import read_table
 from federation.server.dispatch import PATIENCE
-from federation.wire.handshake import Identity, proof
+from federation.wire.handshake import Identity, answer
 
 import grpc
 import numpy as np
@@ -44,6 +43,7 @@ from raw_client import RawClient, nonce_of, properties, refusal_of
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 ROUND_1 = "round 1: 2 results and 0 failures"
+SOMEBODY = Identity(7, "pi", "y", "script.py", "cifar10", 50, "x", alpha="", classes="", versions="", keeps_model=True)
 
 
 def trained(model: list[np.ndarray], cid: int, server_round: int, half_precision: bool) -> list[np.ndarray]:
@@ -90,36 +90,14 @@ def rounds_of(results: Path) -> list[str]:
     return [row["round"] for row in read_table(results / "rounds.csv")]
 
 
-@pytest.mark.fault("early client")
-@pytest.mark.slow
-def test_a_client_that_starts_30_s_before_the_server(start_device, start_server, results):
-    client = start_device(0)
-    time.sleep(30)
-    threads = len(list(Path(f"/proc/{client.popen.pid}/task").iterdir()))
-    server = start_server("--rounds", 1, "--min_num_clients", 1)
-    server.wait_for("client 0 on", timeout=2 * PROMPTLY)  # 20 s is its longest pause
-    assert server.exit_code() == 0 and client.exit_code() == 0
-    assert client.output.count("no server at") == 1 and "Traceback" not in client.output
-    assert threads < 10
-
-
 @pytest.mark.fault("killed client")
-def test_a_client_that_is_killed_while_idle(start_device, start_server, results):
-    server = start_server("--rounds", 2, "--min_num_clients", 3)
-    clients = [start_device(cid) for cid in (0, 1)]
-    server.wait_for("has joined, 2 now")
-    clients[1].popen.kill()
-    server.wait_for("has left, 1 now", timeout=PROMPTLY)
-    for cid in (1, 2):
-        start_device(cid)
-    assert server.exit_code() == 0
-    assert_model(results, 2, cids=(0, 1, 2))
-
-
-@pytest.mark.fault("killed client")
-def test_a_client_that_is_killed_in_mid_fit(start_device, start_server, results):
+def test_a_client_that_is_killed(start_device, start_server, results):
     server = start_server("--rounds", 1, "--min_num_clients", 3)
-    clients = [start_device(cid, sleep=3) for cid in (0, 1, 2)]
+    clients = [start_device(cid, sleep=3) for cid in (0, 1)]
+    server.wait_for("has joined, 2 now")
+    clients[1].popen.kill()  # while it waits
+    server.wait_for("has left, 1 now", timeout=PROMPTLY)
+    clients[1:] = [start_device(cid, sleep=3) for cid in (1, 2)]
     for client in clients:
         client.wait_for("fit 1 begins")
     clients[2].popen.kill()
@@ -131,51 +109,48 @@ def test_a_client_that_is_killed_in_mid_fit(start_device, start_server, results)
 
 
 @pytest.mark.fault("error in a fit")
-def test_a_client_whose_fit_raises(start_device, start_server, results):
+@pytest.mark.fault("bad result")
+def test_a_fit_that_raises_and_one_with_a_bad_result(start_device, start_server, results):
     server = start_server("--rounds", 3)
-    clients = [start_device(0), start_device(1, fits={2: "raise"})]
+    clients = [start_device(0), start_device(1, fits={1: "nan", 2: "raise"})]
     assert server.exit_code() == 0
     assert [client.exit_code() for client in clients] == [0, 0]
     assert "RuntimeError: the disk is on fire" in clients[1].output  # with its traceback
-    line = next(line for line in server.output.splitlines() if "on fire" in line)
-    assert line.startswith("round 2: fit by client 1 on ")
-    assert line.endswith(" does not count: RuntimeError: the disk is on fire")
-    for line in (ROUND_1, "round 2: 1 results and 1 failures", "round 3: 2 results and 0 failures"):
-        assert line in server.output
+    for server_round, reason in ((1, "array 0 has NaN or infinity in it"), (2, "RuntimeError: the disk is on fire")):
+        line = next(line for line in server.output.splitlines() if line.endswith(f"does not count: {reason}"))
+        assert line.startswith(f"round {server_round}: fit by client 1 on ")
+        assert f"round {server_round}: 1 results and 1 failures" in server.output
+    assert "round 3: 2 results and 0 failures" in server.output
+    assert_model(results, 3, absent={1: [1], 2: [1]})
 
 
-@pytest.mark.fault("too few clients")
-def test_fewer_clients_than_the_minimum_remain(start_device, start_server, results):
-    clients = [start_device(cid, sleep=1) for cid in (0, 1)]
-    for client in clients:  # up before the server, which does not wait for them any longer than for others later on
-        client.wait_for("no server at")
-    server = start_server("--rounds", 50, "--wait_timeout", LONGEST_PAUSE + 5)
-    server.wait_for(ROUND_1)
-    clients[1].popen.kill()
-    assert server.exit_code(PATIENCE + LONGEST_PAUSE + 5 + PROMPTLY) == 1
-    assert f"there were no 2 clients for {LONGEST_PAUSE + 5} s" in server.output
-    assert "Traceback" not in server.output
-    saved = checkpoint.load(results)
-    assert saved.round >= 1 and all(np.isfinite(array).all() for array in saved.model)
-    clients[0].wait_for("trying again")
-
-
+@pytest.mark.fault("early client")
 @pytest.mark.fault("replacement")
-def test_a_replacement_joins_in_time(start_device, start_server, results):
-    server = start_server("--rounds", 3, "--wait_timeout", 60)
-    clients = [start_device(0, sleep=1), start_device(1, sleep=1)]
+@pytest.mark.fault("too few clients")
+def test_a_replacement_joins_in_time_and_another_does_not(start_device, start_server, results):
+    clients = [start_device(cid, sleep=1) for cid in (0, 1)]
+    for client in clients:
+        client.wait_for("no server at")
+    server = start_server("--rounds", 50, "--wait_timeout", 15)
     server.wait_for(ROUND_1)
+    assert all(client.output.count("no server at") == 1 for client in clients)
     clients[1].popen.kill()
     server.wait_for("waits for 2 clients: 1 missing")
-    start_device(2)
-    assert server.exit_code() == 0
-    assert "3 of 3 rounds done" in server.output
+    replacement = start_device(2, sleep=1)
+    replacement.wait_for("begins")
+    replacement.popen.kill()
+    assert server.exit_code(PATIENCE + 15 + PROMPTLY) == 1
+    assert "only 1 of 2 clients were there after 15 s (--wait_timeout)" in server.output
+    assert "Traceback" not in server.output
+    saved = checkpoint.load(results)
+    assert saved.round >= 2 and all(np.isfinite(array).all() for array in saved.model)
+    clients[0].wait_for("trying again")
 
 
 @pytest.mark.fault("frozen client")
 def test_a_client_that_is_frozen_while_it_gets_a_large_model(start_device, start_server, results):
     size = 5_000_000  # 20 MB, more than the kernel takes in the name of a process that does not read
-    server = start_server("--rounds", 2, "--round_timeout", 20, "--min_num_clients", 3)
+    server = start_server("--rounds", 2, "--round_timeout", 15, "--min_num_clients", 3)
     clients = [start_device(cid, size=size) for cid in (0, 1)]
     server.wait_for("has joined, 2 now")
     clients[1].popen.send_signal(signal.SIGSTOP)
@@ -192,7 +167,7 @@ def test_a_client_that_is_frozen_while_it_gets_a_large_model(start_device, start
 
 @pytest.mark.fault("late result")
 def test_a_result_that_comes_after_the_timeout(start_device, start_server, results):
-    server = start_server("--rounds", 3, "--round_timeout", 10)
+    server = start_server("--rounds", 3, "--round_timeout", 6)
     clients = [start_device(0), start_device(1, fits={2: "late"})]
     assert server.exit_code() == 0
     assert "round 2: fit by client 1 on" in server.output and "does not count: no answer in time" in server.output
@@ -217,12 +192,9 @@ def kill_at(moment: str, server, clients, results: Path) -> None:
     elif moment == "in a fit":
         clients[0].wait_for("fit 2 begins")
         clients[1].wait_for("fit 2 begins")
-    elif moment == "while it sends the model":
-        server.wait_for(ROUND_1)
     else:  # a model is on disk, and not yet evaluated
-        committed = {"between fit and evaluate": 2, "after the last fit": 3}[moment]
         deadline = time.monotonic() + 60
-        while checkpoint.load(results).round < committed:
+        while checkpoint.load(results).round < 2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     server.popen.kill()
@@ -235,9 +207,7 @@ def kill_at(moment: str, server, clients, results: Path) -> None:
     [
         ("before round 1", {}),
         ("in a fit", {"sleep": 2}),
-        ("while it sends the model", {"size": 8_000_000}),
         ("between fit and evaluate", {"evaluate_sleep": 4}),
-        ("after the last fit", {"evaluate_sleep": 4}),
     ],
 )
 def test_a_server_that_is_killed_and_resumed(start_device, start_server, results, moment, faults):
@@ -256,13 +226,13 @@ def test_a_server_that_is_killed_and_resumed(start_device, start_server, results
     assert server.exit_code() == 0
     assert [client.exit_code() for client in clients] == [0, 0]
     assert all("Traceback" not in process.output for process in (server, *clients))
-    assert_model(results, 3, size=faults.get("size", 6))
+    assert_model(results, 3)
     assert rounds_of(results) == ["1", "2", "3"]
 
 
 @pytest.mark.fault("half a checkpoint")
 def test_a_server_killed_while_it_writes_a_checkpoint(start_device, start_server, results):
-    size = 20_000_000  # 80 MB, so that there is time to see it
+    size = 10_000_000  # 40 MB, so that there is time to see it
     server = start_server("--rounds", 50)
     clients = [start_device(cid, size=size) for cid in (0, 1)]
     for _ in range(2):
@@ -368,7 +338,7 @@ def test_a_run_with_a_damaged_table_is_resumed(start_device, start_server, resul
 )
 def test_a_name_that_the_terminal_cannot_show(start_server, start_device, address, results, environment):
     server = start_server("--rounds", 1, env=environment)
-    somebody = Identity(7, "b\u00fcro", instance="y", script="script.py", dataset="cifar10", num_clients=50, model="x")
+    somebody = replace(SOMEBODY, device="b\u00fcro")
     stranger = replace(somebody, cid=8, dataset="mnist")
     connections = [RawClient(address) for _ in range(2)]
     for connection, identity, line in zip(
@@ -388,8 +358,9 @@ def test_a_name_that_the_terminal_cannot_show(start_server, start_device, addres
 
 
 @pytest.mark.fault("stopped server")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["waiting", "fitting", "fitting, all of them frozen"])
+@pytest.mark.parametrize(
+    ("moment", "number"), [("waiting", signal.SIGTERM), ("fitting", signal.SIGINT), ("frozen", signal.SIGTERM)]
+)
 def test_a_stopped_server(start_device, start_server, results, number, moment):
     server = start_server("--rounds", 100, "--min_num_clients", 3 if moment == "waiting" else 2)
     clients = [start_device(cid, sleep=1) for cid in (0, 1)]
@@ -411,22 +382,14 @@ def test_a_stopped_server(start_device, start_server, results, number, moment):
         client.wait_for("no server at", timeout=PROMPTLY)
 
 
-CLIENT_PYTHONS = [
-    sys.executable,
-    pytest.param(PY38_PYTORCH, marks=needs_py38_pytorch),
-    pytest.param(FLOWER_1_25, marks=[needs_flower_1_25, pytest.mark.slow]),
-    pytest.param(PY38_TF, marks=[needs_py38_tf, pytest.mark.slow]),
-]
-
-
 @pytest.mark.fault("stopped client")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["waiting", "idle", "in mid-fit"])
-@pytest.mark.parametrize("python", CLIENT_PYTHONS)
-def test_a_stopped_client(start_device, start_server, number, moment, python):
+@pytest.mark.parametrize(
+    ("moment", "number"), [("waiting", signal.SIGINT), ("idle", signal.SIGTERM), ("in mid-fit", signal.SIGINT)]
+)
+def test_a_stopped_client(start_device, start_server, number, moment):
     if moment != "waiting":
         server = start_server("--min_num_clients", 2 if moment == "idle" else 1)
-    client = start_device(0, python=python, sleep=30)
+    client = start_device(0, sleep=30)
     client.wait_for({"waiting": "no server at", "idle": "connecting to", "in mid-fit": "fit 1 begins"}[moment])
     if moment == "idle":
         server.wait_for("has joined, 1 now")
@@ -439,8 +402,6 @@ def test_a_stopped_client(start_device, start_server, number, moment, python):
 
 BROKEN = {
     "strategy": "strategy.DeviceFedAvg.aggregate_fit = broken",
-    "sampling": "strategy.DeviceFedAvg.configure_fit = broken",
-    "report": "report.Report.end_round = broken",
     "evaluation": "server.central_evaluation = lambda *_: broken",
 }
 
@@ -449,7 +410,7 @@ BROKEN = {
 @pytest.mark.parametrize("part", BROKEN)
 def test_an_error_in_the_servers_own_code(start, start_device, address, results, part):
     code = (
-        "import server; from federation.results import report; from federation.server import strategy\n"
+        "import server; from federation.server import strategy\n"
         "def broken(*_, **__): print('here it breaks', flush=True); 1 / 0\n"
         f"{BROKEN[part]}\nserver.main()"
     )
@@ -463,92 +424,13 @@ def test_an_error_in_the_servers_own_code(start, start_device, address, results,
         client.wait_for("no server at", timeout=PROMPTLY)
 
 
-BAD_RESULTS = {
-    "other shape": "array 0 is of shape (6, 1), the global model's of (6,)",
-    "fewer arrays": "it has 1 arrays, the global model 2",
-    "more arrays": "it has 3 arrays, the global model 2",
-    "one number": "array 0 is of shape (1,), the global model's of (6,)",
-    "nan": "array 0 has NaN or infinity in it",
-    "inf": "array 0 has NaN or infinity in it",
-    "complex": "array 0 holds no numbers but complex64",
-    "1e300": "some of its numbers are out of range for the global model's float32",
-    "text": "array 0 holds no numbers but <U1",
-    "garbage": "its bytes are no arrays",
-    "0 examples": "it claims 0 examples",
-    "-1 examples": "it claims -1 examples",
-    "2**62 examples": "it claims 4611686018427387904 examples",
-}
-
-
-@pytest.mark.fault("bad result")
-def test_bad_results_among_good_ones(start_device, start_server, results):
-    server = start_server("--rounds", len(BAD_RESULTS), "--min_num_clients", 3)
-    for cid in (0, 1):
-        start_device(cid)
-    start_device(2, fits=dict(enumerate(BAD_RESULTS, start=1)))
-    assert server.exit_code() == 0, server.output
-    for server_round, reason in enumerate(BAD_RESULTS.values(), start=1):
-        line = next(line for line in server.output.splitlines() if line.startswith(f"round {server_round}: fit by"))
-        assert line.startswith(f"round {server_round}: fit by client 2 on ") and f"does not count: {reason}" in line
-        assert f"round {server_round}: 2 results and 1 failures" in server.output
-    assert_model(results, len(BAD_RESULTS))
-
-
 @pytest.mark.fault("other numbers")
-def test_results_in_other_types_of_numbers(start_device, start_server, results):
-    server = start_server("--rounds", 2)
-    start_device(0)
-    start_device(1, fits={1: "float64", 2: "big-endian"})
+def test_fractions_as_results_of_a_model_of_whole_numbers(start, start_server, address, results):
+    server = start_server("--rounds", 3)
+    start("tests/dummy_client.py", address, "--count", 2, "--whole_numbers")
     assert server.exit_code() == 0, server.output
-    assert server.output.count(": 2 results and 0 failures") == 2
-    assert_model(results, 2)
-
-
-PLAIN_CLIENT = """
-import sys
-import numpy as np
-from flwr.client import NumPyClient, start_client
-class Client(NumPyClient):
-    def get_parameters(self, config):
-        return [np.zeros(6, np.float32), np.zeros((2, 3), np.float32)]
-    def fit(self, parameters, config):
-        return [(array + 1).astype(sys.argv[2]) for array in parameters], 1, {}
-    def evaluate(self, parameters, config):
-        return 0.5, 1, {}
-start_client(server_address=sys.argv[1], client=Client().to_client())
-"""
-
-
-@pytest.mark.fault("other numbers")
-@pytest.mark.parametrize("dtype", ["float64", "float16", "int64"])
-def test_a_plain_flower_client_whose_results_have_another_type_of_numbers(start, start_server, address, results, dtype):
-    server = start_server("--rounds", 3, "--min_num_clients", 1)
-    start("-c", PLAIN_CLIENT, address, dtype)
-    assert server.exit_code() == 0, server.output
-    assert server.output.count(": 1 results and 0 failures") == 3
-    for array in checkpoint.load(results).model:
-        assert array.dtype == np.float32 and (array == 3).all()
-
-
-@pytest.mark.fault("bad result")
-@pytest.mark.parametrize("kind", ["no metrics", "odd metrics"])
-def test_metrics_that_are_missing_or_no_numbers(start_device, start_server, results, kind):
-    server = start_server("--rounds", 1)
-    start_device(0)
-    start_device(1, fits={1: kind})
-    assert server.exit_code() == 0
-    assert ROUND_1 in server.output
-    assert_model(results, 1)
-
-
-@pytest.mark.fault("bad result")
-def test_a_bad_evaluation(start_device, start_server, results):
-    server = start_server("--rounds", 1)
-    start_device(0)
-    start_device(1, kind="odd evaluation")
-    assert server.exit_code() == 0
-    assert "round 1: evaluate by client 1 on" in server.output and "does not count: its loss is nan" in server.output
-    assert "round 1: 2 results and 1 failures, loss 0.0000, accuracy 0.5000" in server.output
+    assert server.output.count(": 2 results and 0 failures") == 3
+    assert [array.tolist() for array in checkpoint.load(results).model] == [[[0.75, 0.75]] * 3, [0.75, 0.75]]
 
 
 @pytest.mark.fault("failed round")
@@ -564,69 +446,31 @@ def test_a_round_in_which_all_clients_fail(start_device, start_server, results):
     assert (saved.round, saved.committed) == (3, 2)
 
 
-@pytest.mark.fault("failed round")
-def test_a_last_round_in_which_all_clients_fail_leaves_the_model_as_it_was(start_device, start_server, results):
-    server = start_server("--rounds", 2)
-    for cid in (0, 1):
-        start_device(cid, fits={2: "nan"})
-    assert server.exit_code() == 1
-    assert_model(results, 1)
-
-
 @pytest.mark.fault("no initial model")
-@pytest.mark.parametrize("kind", ["dies when asked for the initial model", "nan as initial model"])
-def test_the_client_that_is_asked_for_the_initial_model_dies(start_device, start_server, results, kind):
+def test_the_client_that_is_asked_for_the_initial_model_dies(start_device, start_server, results):
     server = start_server("--rounds", 2, "--min_num_clients", 2)
-    start_device(0, kind=kind)
+    start_device(0, kind="dies when asked for the initial model")
     server.wait_for("has joined, 1 now")
     start_device(1)
     server.wait_for("initial model by client 0 on")
-    if "dies" in kind:
-        start_device(2)
+    start_device(2)
     assert server.exit_code() == 0, server.output
-    assert_model(results, 2, cids=(1, 2) if "dies" in kind else (0, 1))
+    assert_model(results, 2, cids=(1, 2))
 
 
 @pytest.mark.fault("misfit")
-def test_a_client_with_another_data_set_or_model_or_partitioning(start_device, start_server, results):
-    server = start_server("--rounds", 2, "--min_num_clients", 2)
+def test_a_client_with_another_number_of_partitions(start_device, start_server, results):
+    server = start_server("--rounds", 1)
     start_device(0)
     server.wait_for("client 0 on")
-    strangers = [
-        start_device(1, "--mnist"),
-        start_device(2, "--num_clients", 20),
-        start_device(3, "--alpha", 0.3),
-        start_device(4, size=7),
-    ]
-    reasons = [
-        "it has mnist, this federation cifar10",
-        "it cuts the data set into 20 partitions (--num_clients), this federation into 50",
-        "it cuts the data set with --alpha 0.3, this federation with no --alpha",
-        "it trains the model of faulty_client.py (2 arrays, 13 numbers, ",
-    ]
-    for stranger, reason in zip(strangers, reasons):
-        assert stranger.exit_code() == 1
-        assert stranger.output.count("\n") == 2  # connecting, refused
-        assert f"refused by the server: {reason}" in stranger.output
-        assert server.output.count(reason) == 1
+    stranger = start_device(1, "--num_clients", 20)
+    reason = "it has 20 partitions, this federation 50: start it with --num_clients 50"
+    assert stranger.exit_code() == 1
+    assert stranger.output.count("\n") == 2  # connecting, refused
+    assert f"refused by the server: {reason}" in stranger.output and server.output.count(reason) == 1
     start_device(1)
     assert server.exit_code() == 0
-    assert_model(results, 2)
-
-
-@pytest.mark.fault("misfit")
-def test_a_tensorflow_client_among_pytorch_ones(start, start_server, address, mnist):
-    server = start_server("--rounds", 1, "--min_num_clients", 2)
-    arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist, "--server_address", address)
-    start("client_pytorch.py", "--cid", 0, *arguments)
-    server.wait_for("client 0 on")
-    stranger = start("client_tf.py", "--cid", 1, *arguments)
-    assert stranger.exit_code() == 1
-    reason = "it trains the model of client_tf.py (10 arrays, 44426 numbers, "
-    assert reason in stranger.output and reason in server.output
-    assert "this federation that of client_pytorch.py (10 arrays, 44426 numbers, " in server.output
-    start("client_pytorch.py", "--cid", 1, *arguments)
-    assert server.exit_code() == 0
+    assert_model(results, 1)
 
 
 @pytest.mark.fault("misfit")
@@ -637,7 +481,7 @@ def test_two_clients_with_one_number(start_device, start_server, results):
     second = start_device(0)
     second.wait_for("refused by the server: its --cid is taken by client 0 on")
     server.wait_for("is refused: its --cid is taken by client 0 on")
-    time.sleep(8)  # time for some more attempts
+    time.sleep(3)  # time for some more attempts
     assert second.output.count("refused") == 1 and server.output.count("refused") == 1
     assert second.popen.poll() is None and "has joined, 2 now" not in server.output
     first.popen.kill()
@@ -645,15 +489,6 @@ def test_two_clients_with_one_number(start_device, start_server, results):
     start_device(1)
     assert server.exit_code() == 0
     assert_model(results, 2)
-
-
-@pytest.mark.fault("misfit")
-def test_a_plain_flower_client_may_join(start, start_server, start_device, address):
-    server = start_server("--rounds", 1, "--min_num_clients", 2)
-    start("tests/dummy_client.py", address, "--count", 2)
-    server.wait_for("plain Flower client", count=2)
-    assert server.exit_code() == 0
-    assert ROUND_1 in server.output
 
 
 @pytest.fixture(scope="session")
@@ -677,7 +512,7 @@ def certificates(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.mark.fault("certificates")
-@pytest.mark.parametrize("python", CLIENT_PYTHONS)
+@pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_PYTORCH, marks=needs_py38_pytorch)])
 def test_a_federation_with_tls_and_a_token(start_device, start_server, certificates, tmp_path, results, python):
     (tmp_path / "token").write_text("0123456789abcdef\n")
     token = ("--token_file", tmp_path / "token")
@@ -714,80 +549,42 @@ def test_wrong_certificates(start_device, start_server, certificates, mistake):
 
 
 @pytest.mark.fault("token")
-@pytest.mark.parametrize("kind", ["none", "another"])
-@pytest.mark.parametrize("python", CLIENT_PYTHONS)
-def test_a_client_without_the_token(start_device, start_server, tmp_path, results, kind, python):
-    (tmp_path / "token").write_text("0123456789abcdef")
-    (tmp_path / "another").write_text("0123456789abcdeg")
+def test_a_recorded_answer_is_worth_nothing(start_server, address, tmp_path):
+    token = b"0123456789abcdef"
+    (tmp_path / "token").write_bytes(token)
     server = start_server("--rounds", 1, "--token_file", tmp_path / "token")
-    token = ("--token_file", tmp_path / "another") if kind == "another" else ()
-    stranger = start_device(0, *token, python=python)
-    assert stranger.exit_code() == 1
-    words = "it has no token" if kind == "none" else "it has another token"
-    assert stranger.output.count(words) == 1 and server.output.count(words) == 1
-    assert "fit" not in stranger.output and "has joined" not in server.output
-    for cid in (0, 1):
-        start_device(cid, "--token_file", tmp_path / "token")
-    assert server.exit_code() == 0
-    assert_model(results, 1)
-
-
-@pytest.mark.fault("token")
-def test_a_plain_flower_client_without_the_token(start, start_server, address, tmp_path):
-    (tmp_path / "token").write_text("0123456789abcdef")
-    server = start_server("--rounds", 1, "--min_num_clients", 1, "--token_file", tmp_path / "token")
-    stranger = start("tests/dummy_client.py", address)
-    assert stranger.exit_code() == 0  # it is told that the run is over
-    assert "fit" not in stranger.output
-    assert server.output.count("a plain Flower client is refused: it has no token") == 1
-
-
-@pytest.mark.fault("token")
-def test_a_recorded_answer_is_worth_nothing(start_server, start_device, address, tmp_path):
-    (tmp_path / "token").write_text("0123456789abcdef")
-    server = start_server("--rounds", 1, "--token_file", tmp_path / "token")
-    identity = Identity(7, "pi", instance="y", script="script.py", dataset="cifar10", num_clients=50, model="x")
     honest = RawClient(address)
-    recorded = {**vars(identity), "proof": proof(b"0123456789abcdef", nonce_of(honest.receive()), identity)}
+    recorded = answer({"nonce": nonce_of(honest.receive())}, SOMEBODY, token)
     honest.reply(properties(recorded))
     server.wait_for("client 7 on pi has joined")
     honest.close()
     server.wait_for("has left")
     replay = RawClient(address)
-    question = replay.receive()
+    replay.receive()
     replay.reply(properties(recorded))
     assert "another token" in refusal_of(replay.receive())
     replay.close()
-    other_identity = RawClient(address)  # an answer to the right question, changed on the way
-    changed = {
-        **vars(identity),
-        "proof": proof(b"0123456789abcdef", nonce_of(other_identity.receive()), identity),
-        "cid": 8,
-    }
-    other_identity.reply(properties(changed))
-    assert "another token" in refusal_of(other_identity.receive())
-    other_identity.close()
-    assert question is not None and server.output.count("has joined") == 1
+    assert server.output.count("has joined") == 1
 
 
 @pytest.mark.fault("bad result")
-@pytest.mark.parametrize("kind", ["wrong kind of reply", "unknown status", "no reply"])
-def test_a_reply_of_the_wrong_kind(start_server, start_device, address, results, kind):
-    server = start_server("--rounds", 1, "--min_num_clients", 3, "--round_timeout", 15)
+def test_replies_of_the_wrong_kind(start_server, start_device, address, results):
+    server = start_server("--rounds", 1, "--min_num_clients", 4)
     for cid in (0, 1):
         start_device(cid)
     server.wait_for("has joined, 2 now")
-    odd = RawClient(address)
-    odd.receive()
-    odd.reply(properties({}))
-    assert odd.receive().WhichOneof("msg") == "fit_ins"
-    if kind == "wrong kind of reply":
-        odd.reply(properties({"a": 1}))
-    elif kind == "unknown status":
-        odd.reply(ClientMessage(fit_res=ClientMessage.FitRes(status={"code": 99, "message": "?"})))
+    unknown_status = ClientMessage(fit_res=ClientMessage.FitRes(status={"code": 99, "message": "?"}))
+    odd = [RawClient(address) for _ in range(2)]
+    for client in odd:
+        client.receive()
+        client.reply(properties({}))
+    for client, reply in zip(odd, (properties({"a": 1}), unknown_status)):
+        assert client.receive().WhichOneof("msg") == "fit_ins"
+        client.reply(reply)
     assert server.exit_code() == 0, server.output
-    odd.close()
-    assert "round 1: fit by plain Flower client" in server.output
+    for client in odd:
+        client.close()
+    assert server.output.count("round 1: fit by plain Flower client") == 2
     assert "round 1: 2 results and" in server.output
     assert_model(results, 1)
 
@@ -808,9 +605,20 @@ def test_mixed_versions_of_flower(start_device, start_server, results, server_py
 
 
 @pytest.mark.fault("noise")
-def test_noise_on_the_servers_port(start_device, start_server, address, results):
+def test_noise_on_the_servers_port_and_strangers_that_say_nothing_or_nonsense(
+    start_device, start_server, address, results
+):
     host, port = address.split(":")
-    server = start_server("--rounds", 5)
+    server = start_server("--rounds", 3)
+    silent = [RawClient(address) for _ in range(50)]
+    for stranger in silent:
+        stranger.receive()
+    odd = RawClient(address)
+    odd.receive()
+    odd.reply(properties({"cid": "0", "device": "\x1b[2J" * 1000, "proof": 5.0}))
+    server.wait_for("plain Flower client")
+    odd.close()
+    server.wait_for("has left, 0 now")
     clients = [start_device(cid, sleep=1) for cid in (0, 1)]
     server.wait_for(ROUND_1)
     generator = random.Random(0)
@@ -825,50 +633,11 @@ def test_noise_on_the_servers_port(start_device, start_server, address, results)
                 elif number % 4 == 3:
                     connection.close()
     assert server.exit_code() == 0, server.output
-    assert server.output.count(": 2 results and 0 failures") == 5
     assert [client.exit_code() for client in clients] == [0, 0]
-    assert "Traceback" not in server.output
-    assert_model(results, 5)
-
-
-@pytest.mark.fault("noise")
-def test_strangers_that_join_and_say_nothing_or_nonsense(start_device, start_server, address, results):
-    server = start_server("--rounds", 2)
-    silent = [RawClient(address) for _ in range(50)]
-    for stranger in silent:
-        stranger.receive()
-    odd = RawClient(address)
-    odd.receive()
-    odd.reply(properties({"cid": "0", "device": "\x1b[2J" * 1000, "proof": 5.0}))
-    server.wait_for("plain Flower client")
-    odd.close()
-    server.wait_for("has left, 0 now")
-    for cid in (0, 1):
-        start_device(cid)
-    assert server.exit_code() == 0
     for stranger in silent:
         stranger.close()
     assert "\x1b" not in server.output and "Traceback" not in server.output
-    assert_model(results, 2)
-
-
-@pytest.mark.fault("old Python")
-@pytest.mark.slow
-@needs_py38_pytorch
-def test_50_normal_runs_on_python_38(start, address, tmp_path, mnist):
-    arguments = ("--mnist", "--num_clients", 50, "--data_dir", mnist, "--server_address", address)
-    for number in range(50):
-        results = tmp_path / f"results{number}"
-        server = start(
-            "server.py", "--rounds", 1, "--epochs", 1, "--server_address", address, "--results_dir", results,
-            python=PY38_PYTORCH,
-        )  # fmt: skip
-        clients = [start("client_pytorch.py", "--cid", cid, *arguments, python=PY38_PYTORCH) for cid in (0, 1)]
-        assert server.exit_code() == 0, server.output
-        assert [client.exit_code() for client in clients] == [0, 0]
-        assert ROUND_1 in server.output
-        for process in (server, *clients):
-            assert not any(word in process.output for word in ("Traceback", "abort", "Segmentation"))
+    assert_model(results, 3)
 
 
 class Flapping(transport_pb2_grpc.FlowerServiceServicer):

@@ -9,9 +9,9 @@ from federation.results import checkpoint
 from federation.results.tables import read_table
 
 import pytest
-from conftest import FRAMEWORKS, PY38_TF, Variant, needs_py38_tf
+from conftest import Variant
 from processes import federate
-from test_faults import PLAIN_CLIENT, assert_model
+from test_faults import assert_model
 
 SHAPE = [100, 100]
 DIGEST = 32  # bytes
@@ -55,11 +55,10 @@ def test_a_model_that_a_client_has_is_not_sent_again(start_server, start_device,
         assert re.search(rf"round {server_round}: 2 results .*, {total:.2f} MB, \d+\.\d s\n", server.output)
 
 
-@pytest.mark.parametrize("client_python", [None, pytest.param(PY38_TF, marks=needs_py38_tf)])
-def test_half_precision(start_server, start_device, results, client_python):
+def test_half_precision(start_server, start_device, results):
     server = start_server("--rounds", 3, "--half_precision")
-    start_device(0, size=SHAPE)
-    start_device(1, size=SHAPE, **({} if client_python is None else {"python": client_python}))
+    for cid in (0, 1):
+        start_device(cid, size=SHAPE)
     assert server.exit_code() == 0, server.output
     assert_model(results, 3, size=SHAPE)
     for (server_round, _), (sent, received) in traffic(results).items():
@@ -81,33 +80,10 @@ def test_a_resumed_server_does_not_send_the_model_that_clients_have(start_server
         assert traffic(results)[2, f"{cid}"] == [about(1), about(1)]
 
 
-def test_a_client_that_is_new_or_started_anew_is_sent_the_model(start_server, start_device, results):
-    server = start_server("--rounds", 3, "--min_num_clients", 2)
-    start_device(0, size=SHAPE, sleep=2)
-    killed = start_device(1, size=SHAPE, sleep=2)
-    server.wait_for("round 1: 2 results")
-    killed.popen.kill()
-    start_device(1, size=SHAPE)
-    assert server.exit_code() == 0, server.output
-    assert_model(results, 3, size=SHAPE)
-    assert traffic(results)[2, "0"] == traffic(results)[3, "1"] == [about(1), about(1)]
-    assert traffic(results)[2, "1"] == [about(2), about(1)]
-
-
-def test_plain_flower_clients_are_sent_whole_models(start, start_server, start_device, address, results):
-    server = start_server("--rounds", 2, "--half_precision")
-    start("-c", PLAIN_CLIENT, address, "float32")
-    start_device(0)
-    assert server.exit_code() == 0, server.output
-    assert server.output.count(": 2 results and 0 failures") == 2
-    assert traffic(results)[2, ""] == [about(2), about(1)]
-
-
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_real_clients_in_half_precision(processes, mnist, framework):
+def test_real_clients_in_half_precision(processes, mnist):
     data = "--mnist", "--num_clients", 20, "--data_dir", mnist
     flags = "--rounds", 2, "--epochs", 1, "--half_precision"
-    federation = federate(processes, f"client_{framework}.py", flags, data)
+    federation = federate(processes, "client_pytorch.py", flags, data)
     sizes = traffic(federation.results)
     for cid in ("0", "1"):
         assert sum(sizes[2, cid]) < 1

@@ -60,10 +60,10 @@ def test_other_classes_are_refused_and_both_sides_are_told(start, start_server, 
     server = start_server("--rounds", 1)
     start("tests/faulty_client.py", "--cid", 0, *flags)
     server.wait_for("client 0 on")
-    for cid, theirs in ((1, "bright, dim"), (3, "those of mnist")):  # 3 has digits
+    for cid, theirs in ((1, '["bright", "dim"]'), (3, "those of mnist")):  # 3 has digits
         stranger = start("tests/faulty_client.py", "--cid", cid, *flags)
         assert stranger.exit_code(PROMPTLY) == 1
-        reason = f"its classes are {theirs}; this federation's are bright, dark"
+        reason = f'its classes are {theirs}, this federation\'s ["bright", "dark"]'
         assert f"refused by the server: {reason}" in stranger.output
         assert server.output.count(reason) == 1
     start("tests/faulty_client.py", "--cid", 2, *flags)

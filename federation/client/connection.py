@@ -20,7 +20,6 @@ from federation.client.wrapper import ClientWrapper
 from federation.wire.addresses import Address
 from federation.wire.handshake import Refused
 from federation.wire.keepalive import watch_connections
-from federation.wire.models import UNDERSTOOD
 from federation.wire.tls import warn_if_readable
 
 from flwr.client import NumPyClient
@@ -36,7 +35,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
     reached for `settings.retry_for` seconds; with 130 at Ctrl-C and 143 at SIGTERM.
     """
     _exit_at_signals()
-    identity = identify(client, settings.partition, secrets.token_hex(8), UNDERSTOOD)
+    identity = identify(client, settings.partition, secrets.token_hex(8), keeps_model=True)
     wrapper = ClientWrapper(client, identity, settings.token, Meter(settings.plug))
     if settings.serve is not None:
         answer_node(settings.serve, wrapper)

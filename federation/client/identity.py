@@ -13,7 +13,7 @@ from federation.wire.handshake import Identity, class_list, fingerprint, printab
 from flwr.client import NumPyClient
 
 
-def identify(client: NumPyClient, partition: Partition, instance: str, understands: str) -> Identity:
+def identify(client: NumPyClient, partition: Partition, instance: str, keeps_model: bool) -> Identity:
     """Return the identity of a script's client that has this partition; for the last two, see `Identity`."""
     return Identity(
         cid=partition.cid,
@@ -26,5 +26,5 @@ def identify(client: NumPyClient, partition: Partition, instance: str, understan
         alpha="" if partition.alpha is None else str(partition.alpha),
         classes=class_list(read_classes(partition.path)),
         versions=printable(versions()),
-        understands=understands,
+        keeps_model=keeps_model,
     )

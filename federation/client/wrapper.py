@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
+from dataclasses import replace
 from typing import Any, Callable
 
 from federation.client.about import vital_signs
@@ -12,7 +13,7 @@ from federation.client.power import Meter
 from federation.client.threads import shared_cores
 from federation.wire import handshake
 from federation.wire.messages import failure
-from federation.wire.models import LACKS, Inbound, Lacks, digest
+from federation.wire.models import LACKS_MODEL, Inbound, Lacks, digest
 
 import numpy as np
 from flwr.client import NumPyClient
@@ -62,7 +63,7 @@ class ClientWrapper:
         except handshake.Refused:
             raise
         except Lacks:
-            return failure(task, LACKS)
+            return failure(task, "it lacks that model", LACKS_MODEL)
         except Exception as error:
             traceback.print_exc()
             return failure(task, f"{type(error).__name__}: {error}")
@@ -82,18 +83,18 @@ class ClientWrapper:
             print(f"{_round(instruction)}: sending the result again")
             return self.last_result
         self.last_result = None  # not in memory while it trains
-        instruction.parameters = self.inbound.receive(instruction.parameters)
+        received = replace(instruction, parameters=self.inbound.receive(instruction.parameters))
         shared_cores.before_fit()
-        result = _measured("fit", self.client.fit, instruction, self.meter)
-        result.parameters = self.inbound.answer(result.parameters)
+        result = _measured("fit", self.client.fit, received, self.meter)
+        result = replace(result, parameters=self.inbound.answer(result.parameters))
         self.inbound.forget()  # the next model is another one
         self.last_fit, self.last_result = this_fit, result
         return result
 
     def _evaluate(self, instruction: EvaluateIns) -> EvaluateRes:
         self.last_result = None  # the server has it, or does not want it any more
-        instruction.parameters = self.inbound.receive(instruction.parameters)
-        return _measured("evaluate", self.client.evaluate, instruction)
+        received = replace(instruction, parameters=self.inbound.receive(instruction.parameters))
+        return _measured("evaluate", self.client.evaluate, received)
 
 
 def _measured(
@@ -108,7 +109,7 @@ def _measured(
     metrics = _as_scalars(result.metrics)
     figures = {"loss": result.loss, **metrics} if task == "evaluate" else metrics
     shown = "".join(f", {name.replace('_', ' ')} {v:.4g}" for name, v in figures.items() if isinstance(v, float))
-    result.metrics = {**metrics, "seconds": round(seconds, 3), **vital_signs(), **costs}
+    result = replace(result, metrics={**metrics, "seconds": round(seconds, 3), **vital_signs(), **costs})
     spent = f", {costs['energy_j']:.1f} J at {costs['power_w']:.1f} W" if "energy_j" in costs else ""
     print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s{spent}")
     return result

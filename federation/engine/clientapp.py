@@ -70,7 +70,6 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
     from federation.client.power import Meter
     from federation.client.wrapper import ClientWrapper
     from federation.data.partitions import Partition, load_partition
-    from federation.wire.models import HALF_PRECISION
 
     data_dir = Path(node.get("data-dir", "data"))
     alpha = told.get("alpha")
@@ -83,7 +82,7 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
         client.train_set, client.validation_set = load_partition(partition)
         loaded["partition"] = partition
     meter = Meter() if "threads" not in told else None  # of a device; simulated ones share theirs
-    return ClientWrapper(client, identify(client, partition, f"{node_id}", HALF_PRECISION), None, meter)
+    return ClientWrapper(client, identify(client, partition, f"{node_id}", keeps_model=False), None, meter)
 
 
 def _forward(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any]) -> bytes:

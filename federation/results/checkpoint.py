@@ -55,8 +55,8 @@ def load(folder: Path) -> Checkpoint:
             model = [file[name] for name in file.files]
         with zipfile.ZipFile(path) as archive:
             metadata = json.loads(archive.comment)
-        member = Identity.read(metadata.pop("member") or {})
-        return Checkpoint(model, member=member, **metadata)
+        member = metadata.pop("member")
+        return Checkpoint(model, member=None if member is None else Identity(**member), **metadata)
     except OSError:
         raise
     except Exception as error:  # whatever NumPy, zipfile and json stumble over

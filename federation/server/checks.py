@@ -1,39 +1,35 @@
-"""What counts: whether a client's result can go into an average, and if not, why."""
+"""What counts: whether a client's result can go into an average. Raises ValueError, with the reason, if not."""
 
 from __future__ import annotations
 
-from federation.wire.handshake import as_number
-from federation.wire.models import WHOLE, decode, in_type
+from dataclasses import replace
 
-from flwr.common import EvaluateRes, FitRes, NDArrays, ndarrays_to_parameters
+from federation.wire.handshake import as_number
+from federation.wire.models import decode, decode_result
+
+from flwr.common import EvaluateRes, FitRes, GetParametersRes, NDArrays
 
 MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger number would take over the average
 
 
-def check_fit(result: FitRes, model: NDArrays) -> None:
-    """Raise ValueError, with the reason, if the result of a training cannot be averaged with others.
+def accept_initial_model(result: GetParametersRes) -> GetParametersRes:
+    """Return the result, if it holds a model."""
+    decode(result.parameters)
+    return result
 
-    It needs as many arrays as the global `model`, of the same shapes. If it is a difference, or its numbers are of
-    another type, such as float64, `result` gets the whole in the model's types.
-    """
-    arrays = decode(result.parameters, model)
-    if len(arrays) != len(model):
-        raise ValueError(f"it has {len(arrays)} arrays, the global model {len(model)}")
-    for i, (array, expected) in enumerate(zip(arrays, model)):
-        if array.shape != expected.shape:
-            raise ValueError(f"array {i} is of shape {array.shape}, the global model's of {expected.shape}")
-    is_ready = result.parameters.tensor_type == WHOLE
-    if not is_ready or any(array.dtype != expected.dtype for array, expected in zip(arrays, model)):
-        arrays = [in_type(array, expected.dtype) for array, expected in zip(arrays, model)]
-        result.parameters = ndarrays_to_parameters(arrays)
+
+def accept_fit(result: FitRes, model: NDArrays) -> FitRes:
+    """Return the result of a training as it can be averaged with others: whole, in the types of the global `model`."""
     _check_number(result.num_examples)
+    return replace(result, parameters=decode_result(result.parameters, model))
 
 
-def check_evaluation(result: EvaluateRes) -> None:
-    """Raise ValueError, with the reason, if the result of an evaluation cannot be averaged with others."""
+def accept_evaluation(result: EvaluateRes) -> EvaluateRes:
+    """Return the result, if it can be averaged with others."""
     if as_number(result.loss) is None:
         raise ValueError(f"its loss is {result.loss}")
     _check_number(result.num_examples)
+    return result
 
 
 def _check_number(num_examples: int) -> None:

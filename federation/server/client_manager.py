@@ -9,19 +9,8 @@ from collections import deque
 from dataclasses import asdict
 from typing import NamedTuple
 
-from federation.wire.handshake import (
-    Identity,
-    Key,
-    Refused,
-    check,
-    connection_of,
-    identity_of,
-    key_of,
-    mismatch,
-    name_of,
-    question,
-    refusal,
-)
+from federation.wire import handshake
+from federation.wire.handshake import Identity, Key, Refused, connection_of, identity_of, key_of, name_of
 
 from flwr.common import GetPropertiesIns, ReconnectIns
 from flwr.server.client_manager import ClientManager
@@ -68,6 +57,7 @@ class DeviceClientManager(ClientManager):
         self.random = random.Random()  # what `sample` draws from
         self._newcomers: set[str] = set()  # connections
         self._admitted: dict[str, ClientProxy] = {}  # by connection
+        self._identities: dict[str, Identity] = {}  # of those admitted, by connection
         self._at_work: set[str] = set()  # connections
         self._changed = threading.Condition()
         self._activities: dict[Key, Activity] = {}
@@ -86,6 +76,7 @@ class DeviceClientManager(ClientManager):
         with self._changed:
             self._newcomers.discard(connection_of(client))
             was_admitted = self._admitted.pop(connection_of(client), None) is not None
+            self._identities.pop(connection_of(client), None)
             if was_admitted:
                 self._note(client, "lost")
             number = len(self._admitted)
@@ -130,8 +121,10 @@ class DeviceClientManager(ClientManager):
 
     def by_cid(self) -> dict[int, ClientProxy]:
         """Return the available clients by their --cid, which survives connections and restarts."""
-        clients = {client: identity_of(client) for client in self.all().values()}
-        return {identity.cid: client for client, identity in clients.items() if identity is not None}
+        with self._changed:
+            return {
+                self._identities[name].cid: client for name, client in self.all().items() if name in self._identities
+            }
 
     def activities(self) -> list[Activity]:
         """Return what each client does, also those whose connection is lost, sorted by --cid."""
@@ -146,14 +139,14 @@ class DeviceClientManager(ClientManager):
 
     def _greet(self, client: ClientProxy) -> None:
         """Ask a newcomer who it is, and admit it or send it away."""
-        asked = question()
+        asked = handshake.question()
         try:
             answered = client.get_properties(GetPropertiesIns(asked), GREETING_TIMEOUT, group_id=None).properties
         except Exception:  # whatever Flower raises when the connection ends
             return
         identity = Identity.read(answered)
         try:
-            check(self.token, asked, answered, identity)
+            handshake.check(self.token, asked, answered, identity)
             self._admit(client, identity)
         except Refused as refused:
             line = f"{identity or 'a plain Flower client'} is refused: {refused}"
@@ -171,8 +164,8 @@ class DeviceClientManager(ClientManager):
             if connection_of(client) not in self._newcomers:  # its connection has ended in the meantime
                 return
             if identity is not None:
-                self._check_that_it_fits(identity)
-                client.properties = asdict(identity)
+                self._check(identity)
+                self._take_in(client, identity)
             self._newcomers.discard(connection_of(client))
             self._admitted[connection_of(client)] = client
             self._note(client, "")
@@ -181,25 +174,30 @@ class DeviceClientManager(ClientManager):
         if not self.quiet:
             print(f"{name_of(client)} has joined, {number} now")
 
-    def _check_that_it_fits(self, newcomer: Identity) -> None:
-        """Raise Refused if a newcomer does not fit the others; forget its old connection if it comes back."""
-        others = [client for client in self._admitted.values() if client.properties]
-        if self.member is None or not (self.is_fixed or others):
-            self.member = newcomer
-        reason = mismatch(newcomer, self.member)
-        if reason is not None:
-            raise Refused(reason)
-        for client in others:
-            if client.properties["cid"] == newcomer.cid:
-                if client.properties["instance"] != newcomer.instance:
-                    raise Refused(f"its --cid is taken by {name_of(client)}", again=True)
-                del self._admitted[connection_of(client)]  # it is dead, only nobody here has noticed yet
+    def _check(self, newcomer: Identity) -> None:
+        """Raise Refused if a newcomer does not fit the others."""
+        if self.member is not None and (self.is_fixed or self._identities):
+            reason = handshake.mismatch(newcomer, self.member)
+            if reason is not None:
+                raise Refused(reason)
+        for other in self._identities.values():
+            if other.cid == newcomer.cid and other.instance != newcomer.instance:
+                raise Refused(f"its --cid is taken by {other}", again=True)
+
+    def _take_in(self, client: ClientProxy, identity: Identity) -> None:
+        """Keep who a newcomer is; forget its old connection if it comes back, of which nobody has noticed the end."""
+        for name in [name for name, other in self._identities.items() if other.cid == identity.cid]:
+            del self._admitted[name], self._identities[name]
+        if self.member is None or not (self.is_fixed or self._identities):
+            self.member = identity
+        self._identities[connection_of(client)] = identity
+        client.properties = asdict(identity)  # where strategies may look
 
     def _send_away(self, client: ClientProxy, identity: Identity | None, refused: Refused) -> None:
         try:
             if identity is None:
                 client.reconnect(ReconnectIns(seconds=None), GREETING_TIMEOUT, group_id=None)
             else:
-                client.get_properties(GetPropertiesIns(refusal(refused)), GREETING_TIMEOUT, group_id=None)
+                client.get_properties(GetPropertiesIns(handshake.refusal(refused)), GREETING_TIMEOUT, group_id=None)
         except Exception:  # the connection ends, as it should
             pass

@@ -10,7 +10,7 @@ from typing import Any, List, Tuple
 
 from federation.server.client_manager import DeviceClientManager
 from federation.wire.handshake import identity_of, key_of
-from federation.wire.models import DIGEST, HALF_PRECISION, Outbound, lacks_the_model, size
+from federation.wire.models import Outbound, lacks_the_model, size
 
 from flwr.server.client_proxy import ClientProxy
 
@@ -48,10 +48,11 @@ class Dispatch:
         self.clients = clients
         self.task = task
         self.server_round = server_round
-        self.timeout = timeout
+        self.give_up_at = time.monotonic() + timeout
         self.outbound = outbound
         self.traffic: list[tuple[ClientProxy, int, int]] = []
         self.instructions: dict[ClientProxy, Any] = {}
+        self.answers: list[Answer] = []
         self.at_work: set[ClientProxy] = set()
         self.lost: dict[ClientProxy, Answer] = {}  # clients that may come back, and what to answer if they do not
         self.restarted: set[int] = set()  # cids
@@ -64,33 +65,28 @@ class Dispatch:
         A client that loses its connection and comes back is asked again, as long as others are at work and at least for
         `patience` seconds.
         """
-        answers: list[Answer] = []
-        self.give_up_at = time.monotonic() + self.timeout
         for client, instruction in instructions:
             self._send(client, instruction)
-        while self.at_work or self.lost:
-            now = time.monotonic()
-            if now > self.give_up_at:
-                break
-            if not self.at_work and now > self.lost_at + patience:
+        while (self.at_work or self.lost) and time.monotonic() < self.give_up_at:
+            if not self.at_work and time.monotonic() > self.lost_at + patience:
                 self._send_again()  # a last look
                 if not self.at_work:
                     break
             try:
-                answer = self.arrivals.get(timeout=min(PAUSE, self.give_up_at - now))
+                self._take(self.arrivals.get(timeout=PAUSE))
             except queue.Empty:
                 self._send_again()
-                continue
-            if answer.client not in self.at_work:  # it has been asked again over a newer connection
-                continue
-            self.at_work.discard(answer.client)
-            if answer.result is None and identity_of(answer.client):  # a plain Flower client never comes back
-                self.lost[answer.client], self.lost_at = answer, time.monotonic()
-            else:
-                answers.append(answer)
-        answers += self.lost.values()
-        answers += [Answer(client, reason="no answer in time") for client in self.at_work]
-        return sorted(answers, key=lambda answer: key_of(answer.client))
+        late = [Answer(client, reason="no answer in time") for client in self.at_work]
+        return sorted([*self.answers, *self.lost.values(), *late], key=lambda answer: key_of(answer.client))
+
+    def _take(self, answer: Answer) -> None:
+        if answer.client not in self.at_work:  # it has been asked again over a newer connection
+            return
+        self.at_work.discard(answer.client)
+        if answer.result is None and identity_of(answer.client):  # a plain Flower client never comes back
+            self.lost[answer.client], self.lost_at = answer, time.monotonic()
+        else:
+            self.answers.append(answer)
 
     def _send(self, client: ClientProxy, instruction: Any, is_again: bool = False) -> None:
         self.instructions[client] = instruction
@@ -119,11 +115,10 @@ class Dispatch:
     def _forms(self, client: ClientProxy, instruction: Any, is_again: bool) -> list[Any]:
         """Return the instruction in the forms to send, the next one each time that the client lacks the model."""
         identity = identity_of(client)
-        understood = identity.understands.split(", ") if identity else []
-        if self.outbound is None or HALF_PRECISION not in understood:
+        if self.outbound is None or identity is None:
             return [instruction]
         forms = self.outbound.forms(instruction.parameters, is_again)
-        if DIGEST not in understood:
+        if not identity.keeps_model:
             forms = forms[-1:]
         return [replace(instruction, parameters=parameters) for parameters in forms]
 

@@ -1,15 +1,20 @@
-"""What clients are told beside what the strategy says: their seeds, and how long they may train."""
+"""What clients are told beside what the strategy says: their seeds, and how long they may train.
+
+All random numbers of a run come from one seed, so that the same run can be had again.
+"""
 
 from __future__ import annotations
 
-from typing import List, Tuple
+import hashlib
+import secrets
+from typing import List, NamedTuple, Tuple
 
-from federation.server.seeds import derive
 from federation.wire.handshake import as_number, key_of
 
 from flwr.common import FitIns, FitRes, Scalar
 from flwr.server.client_proxy import ClientProxy
 
+MAX_SEED = 2**32 - 1  # NumPy and Keras take no larger one
 LEAST_SECONDS = 1.0  # that "auto" gives to a fit, and what it begins with
 MOST_GROWTH = 4  # from round to round: a first fit can take long to prepare, and looks slower than it is
 MARGIN = 1.1  # for boards of nearly equal speed, all of which are to finish
@@ -17,13 +22,34 @@ MARGIN = 1.1  # for boards of nearly equal speed, all of which are to finish
 Fits = List[Tuple[ClientProxy, FitIns]]
 
 
-class Orders:
-    """Completes the instructions of a run with that seed and those `fit_seconds`: a number, "auto", or None."""
+def draw_seed() -> int:
+    """Return a new seed for a run."""
+    return secrets.randbelow(MAX_SEED + 1)
 
-    def __init__(self, seed: int, fit_seconds: float | str | None) -> None:
+
+def derive(seed: int, *purpose: object) -> int:
+    """Return the seed that a run with `seed` has for a purpose, such as a round and a client; always the same one."""
+    text = repr((seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+class FitBound(NamedTuple):
+    """How long a client may train in a round."""
+
+    seconds: float | None = None  # None: until its epochs are done
+    is_auto: bool = False  # adapted to the clients after each round
+
+
+AUTO = FitBound(LEAST_SECONDS, is_auto=True)
+
+
+class Orders:
+    """Completes the instructions of a run with that seed and that bound on fits."""
+
+    def __init__(self, seed: int, bound: FitBound) -> None:
         self.seed = seed
-        self.is_auto = fit_seconds == "auto"
-        self.fit_seconds = LEAST_SECONDS if isinstance(fit_seconds, str) else fit_seconds
+        self.is_auto = bound.is_auto
+        self.fit_seconds = bound.seconds
         self.needed: list[float] = []  # seconds that each client of the last round would need for all of its epochs
         self.longest = 0.0  # seconds of the last round's longest fit
 

@@ -19,7 +19,7 @@ from federation.flags import (
     whole_number,
 )
 from federation.results import checkpoint, run_file
-from federation.server.seeds import MAX_SEED, draw_seed
+from federation.server.fit_config import AUTO, MAX_SEED, FitBound, draw_seed
 from federation.wire import tls
 from federation.wire.addresses import Address, listen_address
 from federation.wire.handshake import Identity
@@ -36,7 +36,7 @@ class RunSettings:
     results_dir: Path
     resumed: checkpoint.Checkpoint | None  # None: a new run
     seed: int
-    fit_seconds: float | str | None  # "auto": what suits the clients; None: as long as they need
+    fit_bound: FitBound
     half_precision: bool  # models travel as float16
     flags: Mapping[str, Any]  # all of the command line, for run.json
 
@@ -47,9 +47,10 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class ServerSettings(RunSettings):
+class ServerSettings:
     """What the command line says about a server that clients connect to."""
 
+    run: RunSettings
     server_address: Address  # to listen on
     plain: bool  # no table on a terminal
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
@@ -62,9 +63,8 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
     Ends the process with exit code 2 and one sentence if a value is wrong.
     """
     add_flags_of_connections(parser)
-    args, settings = parse_run(parser)
-    connections = {name: getattr(args, name) for name in ("server_address", "plain", "certificates", "token")}
-    return args, ServerSettings(**vars(settings), **connections)
+    args, run = parse_run(parser)
+    return args, ServerSettings(run, args.server_address, args.plain, args.certificates, args.token)
 
 
 def parse_run(
@@ -78,6 +78,8 @@ def parse_run(
     seed = run_file.read(folder).get("seed", args.seed) if args.resume else args.seed
     if args.seed not in (None, seed):
         parser.error(f"argument --seed: the run in {folder} has seed {seed}")
+    bound: FitBound = args.fit_seconds
+    given = {"resume": args.resume and folder, "fit_seconds": "auto" if bound.is_auto else bound.seconds}
     settings = RunSettings(
         num_rounds=args.rounds,
         min_num_clients=args.min_num_clients,
@@ -86,9 +88,9 @@ def parse_run(
         results_dir=folder,
         resumed=resumed,
         seed=draw_seed() if seed is None else seed,
-        fit_seconds=args.fit_seconds,
+        fit_bound=bound,
         half_precision=args.half_precision,
-        flags={**vars(args), "resume": args.resume and folder},
+        flags={**vars(args), **given},
     )
     return args, settings
 
@@ -125,7 +127,8 @@ def add_flags_of_a_run(parser: ArgumentParser) -> None:
         parser.add_argument(flag, type=seconds, default=3600, metavar="SECONDS", help=f"{what} (default: %(default)g)")
     parser.add_argument(
         "--fit_seconds",
-        type=seconds_or_auto,
+        type=fit_bound,
+        default=FitBound(),
         metavar="SECONDS|auto",
         help="how long a client trains at the most in a round; what it has done by then counts; auto: as the clients' "
         "speeds suggest (default: until its epochs are done)",
@@ -159,9 +162,9 @@ def add_flags_of_a_run(parser: ArgumentParser) -> None:
     )
 
 
-def seconds_or_auto(text: str) -> float | str:
-    """Convert to a number of seconds above 0, or keep the word auto."""
-    return text if text == "auto" else seconds(text)
+def fit_bound(text: str) -> FitBound:
+    """Convert from a number of seconds above 0, or the word auto."""
+    return AUTO if text == "auto" else FitBound(seconds(text))
 
 
 def new_results(text: str) -> Path:

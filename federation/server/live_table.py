@@ -13,7 +13,7 @@ from typing import Iterator
 
 from federation.results.report import Report
 from federation.server.client_manager import Activity, DeviceClientManager
-from federation.server.flags import ServerSettings
+from federation.server.flags import RunSettings, ServerSettings
 from federation.wire.handshake import as_number
 
 from rich import box
@@ -36,7 +36,7 @@ def watched(report: Report, clients: DeviceClientManager, settings: ServerSettin
     is_over = threading.Event()
     try:
         if is_terminal and not settings.plain:
-            draw = LiveTable(report, clients, settings).draw
+            draw = LiveTable(report, clients, settings.run).draw
             # What is printed goes above it, except to a file: `server.py 2> errors`.
             with Live(get_renderable=draw, transient=True, refresh_per_second=2, redirect_stderr=os.isatty(2)):
                 yield
@@ -61,7 +61,7 @@ def _tell(report: Report, clients: DeviceClientManager, is_over: threading.Event
 class LiveTable:
     """The round, and a row for each client: what it does now, and how it did in its last round."""
 
-    def __init__(self, report: Report, clients: DeviceClientManager, settings: ServerSettings) -> None:
+    def __init__(self, report: Report, clients: DeviceClientManager, settings: RunSettings) -> None:
         self.report, self.clients, self.settings = report, clients, settings
 
     def draw(self) -> Group:

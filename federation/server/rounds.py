@@ -15,11 +15,10 @@ from federation.results.run_file import RunFile
 from federation.server import checks
 from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import Answer, Dispatch, Instructions
-from federation.server.fit_config import Orders
+from federation.server.fit_config import Orders, derive
 from federation.server.flags import RunSettings
-from federation.server.seeds import derive
 from federation.wire.handshake import as_number, connection_of, identity_of, key_of, name_of, printable
-from federation.wire.models import Outbound, decode, in_type
+from federation.wire.models import Outbound, decode, in_models_type
 
 from flwr.common import Code, GetParametersIns, NDArrays, Parameters, ReconnectIns
 from flwr.server import Server
@@ -57,13 +56,14 @@ class DeviceServer(Server):
         initial_model_timeout: float = INITIAL_MODEL_TIMEOUT,
     ) -> None:
         self.checkpoint = settings.resumed or Checkpoint()
+        self.outbound = Outbound(self.checkpoint.model, settings.half_precision)
         self.clients = clients
         self.initial_model_timeout = initial_model_timeout
         super().__init__(client_manager=clients, strategy=strategy)
         self.settings = settings
         self.report = report
         self.run_file = RunFile(report.folder, settings.seed, settings.flags)
-        self.orders = Orders(settings.seed, settings.fit_seconds)
+        self.orders = Orders(settings.seed, settings.fit_bound)
 
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
         """Run the rounds. Flower calls this once clients can connect.
@@ -82,7 +82,6 @@ class DeviceServer(Server):
         first_round = self.checkpoint.round + 1
         if self.settings.resumed is not None:
             print(f"going on after round {self.checkpoint.round}")
-        self.outbound = Outbound(self.checkpoint.model, self.settings.half_precision)
         for server_round in range(first_round, num_rounds + 1):
             self._wait_for_clients(server_round)
             if not self.checkpoint.model:
@@ -110,7 +109,8 @@ class DeviceServer(Server):
         if missing > 0:
             print(f"round {server_round} waits for {wanted} clients: {missing} missing")
             if not self.clients.wait_for(wanted, timeout):
-                raise CannotGoOn(f"there were no {wanted} clients for {timeout:g} s (--wait_timeout)")
+                found = f"{self.clients.num_available()} of {wanted} clients"
+                raise CannotGoOn(f"only {found} were there after {timeout:g} s (--wait_timeout)")
 
     def _initial_model(self) -> NDArrays:
         """Return the strategy's initial model, or else that of the client with the lowest --cid that can give one."""
@@ -133,7 +133,7 @@ class DeviceServer(Server):
     def _ask_for_initial_model(self, client: ClientProxy) -> Parameters | None:
         ins = GetParametersIns({"seed": derive(self.settings.seed, "initial model")})
         answers = Dispatch(self.clients, "get_parameters", 0, self.initial_model_timeout).run([(client, ins)])
-        results, _ = _sort_out("initial model", answers, lambda res: decode(res.parameters))
+        results, _ = _sort_out("initial model", answers, checks.accept_initial_model)
         return results[0][1].parameters if results else None
 
     def _train(self, server_round: int) -> tuple[int, int]:
@@ -141,11 +141,11 @@ class DeviceServer(Server):
         model = self.checkpoint.model
         instructions = self.strategy.configure_fit(server_round, self.outbound.whole, self.clients)
         instructions = self.orders.complete(server_round, instructions)
-        results, failures = self._ask("fit", server_round, instructions, lambda res: checks.check_fit(res, model))
+        results, failures = self._ask("fit", server_round, instructions, lambda res: checks.accept_fit(res, model))
         parameters, _ = self.strategy.aggregate_fit(server_round, results, failures)
         if parameters is not None:
             new = Checkpoint(
-                model=[in_type(mean, old.dtype) for mean, old in zip(decode(parameters), model)],
+                model=[in_models_type(mean, old.dtype) for mean, old in zip(decode(parameters), model)],
                 round=server_round,
                 committed=self.checkpoint.committed + 1,
                 results=len(results),
@@ -169,7 +169,7 @@ class DeviceServer(Server):
         if central is not None:
             self.report.add_central_evaluation(*central)
         instructions = self.strategy.configure_evaluate(server_round, parameters, self.clients)
-        results, failures = self._ask("evaluate", server_round, instructions, checks.check_evaluation)
+        results, failures = self._ask("evaluate", server_round, instructions, checks.accept_evaluation)
         loss, metrics = self.strategy.aggregate_evaluate(server_round, results, failures)
         for client, result in results:
             self.report.add_evaluation(client, result)
@@ -177,17 +177,17 @@ class DeviceServer(Server):
         self.report.end_round(num_fitted, fit_failures + len(failures), loss, accuracy)
 
     def _ask(
-        self, task: str, server_round: int, instructions: Any, check: Callable[[Any], object]
+        self, task: str, server_round: int, instructions: Any, accept: Callable[[Any], Any]
     ) -> tuple[Results, Failures]:
         dispatch = Dispatch(self.clients, task, server_round, self.settings.round_timeout, self.outbound)
         answers = dispatch.run(instructions)
         self.outbound.is_new = False
         self.report.add_traffic(dispatch.traffic)
-        return _sort_out(f"round {server_round}: {task}", answers, check)
+        return _sort_out(f"round {server_round}: {task}", answers, accept)
 
 
-def _sort_out(task: str, answers: list[Answer], check: Callable[[Any], object]) -> tuple[Results, Failures]:
-    """Split the clients' answers into Flower's results and failures; print the reason of each failure."""
+def _sort_out(task: str, answers: list[Answer], accept: Callable[[Any], Any]) -> tuple[Results, Failures]:
+    """Split the clients' answers into Flower's results, as they are accepted, and failures; print why these fail."""
     results: Results = []
     failures: Failures = []
     for answer in answers:
@@ -197,10 +197,8 @@ def _sort_out(task: str, answers: list[Answer], check: Callable[[Any], object]) 
                 raise ValueError(answer.reason)
             if result.status.code != Code.OK:
                 raise ValueError(result.status.message)
-            check(result)
+            results.append((client, accept(result)))
         except ValueError as error:
             failures.append((client, result) if result is not None else ConnectionError(f"{error}"))
             print(f"{task} by {name_of(client)} does not count: {printable(f'{error}')}")
-        else:
-            results.append((client, result))
     return results, failures

@@ -31,17 +31,17 @@ DRAWING_TIMEOUT = 3  # seconds
 
 
 def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
-    """Run the rounds that are missing of `settings.num_rounds`, then end the process.
+    """Run the rounds that are missing of `settings.run.num_rounds`, then end the process.
 
     The exit code is 0 if all rounds were committed, that is if after each one a new global model was on disk, and 1
     if not.
     """
     try:
-        report = Report(settings.results_dir, settings.resumed)
+        report = Report(settings.run.results_dir, settings.run.resumed)
     except OSError as error:
         sys.exit(f"server.py: cannot write results: {error}")
-    clients = DeviceClientManager(settings.token, settings.member)
-    server = DeviceServer(strategy, settings, report, clients)
+    clients = DeviceClientManager(settings.token, settings.run.member)
+    server = DeviceServer(strategy, settings.run, report, clients)
     address = settings.server_address
     print(f"clients connect with --server_address={' or '.join(map(str, reachable_addresses(address)))}")
     warn_if_readable(address, settings.certificates is not None, "--certificates")
@@ -52,7 +52,7 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
             start_server(
                 server_address=str(address),
                 server=server,
-                config=ServerConfig(num_rounds=settings.num_rounds),
+                config=ServerConfig(num_rounds=settings.run.num_rounds),
                 grpc_max_message_length=MAX_MESSAGE_BYTES,
                 certificates=settings.certificates,
             )

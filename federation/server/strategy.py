@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from federation.wire.handshake import as_number
-from federation.wire.models import in_type
+from federation.wire.models import common_type, in_type
 
 import numpy as np
 from flwr.common import FitRes, Metrics, Parameters, Scalar, ndarrays_to_parameters, parameters_to_ndarrays
@@ -29,10 +29,13 @@ class DeviceFedAvg(FedAvg):
         total = sum(result.num_examples for _, result in results)
         first = parameters_to_ndarrays(results[0][1].parameters)
         sums = [np.zeros(array.shape, np.float64) for array in first]
+        types = [array.dtype for array in first]
         for _, result in results:
-            for running_sum, array in zip(sums, parameters_to_ndarrays(result.parameters)):
+            arrays = parameters_to_ndarrays(result.parameters)
+            types = [common_type(dtype, array.dtype) for dtype, array in zip(types, arrays)]
+            for running_sum, array in zip(sums, arrays):
                 running_sum += np.multiply(array, result.num_examples, dtype=np.float64)
-        averages = [in_type(running_sum / total, array.dtype) for running_sum, array in zip(sums, first)]
+        averages = [in_type(running_sum / total, dtype) for running_sum, dtype in zip(sums, types)]
         return ndarrays_to_parameters(averages), {}
 
 

@@ -48,17 +48,14 @@ class Identity:
     dataset: str
     num_clients: int
     model: str  # see `fingerprint`
-    # Clients and checkpoints of older versions of this project say nothing of these:
-    alpha: str = ""  # the flag --alpha; empty: the data set is cut evenly
-    classes: str = ""  # see `class_list`; empty: the data set's own
-    versions: str = ""  # of Python and the packages; not compared
-    understands: str = ""  # in which forms it can be sent a model, see federation/wire/models.py; not compared
+    alpha: str  # the flag --alpha; empty: the data set is partitioned evenly
+    classes: str  # see `class_list`; empty: the data set's own
+    versions: str  # of Python and the packages; not compared
+    keeps_model: bool  # it can be sent the digest of a model that it has; not compared
 
     @classmethod
     def read(cls, properties: Mapping[str, Scalar]) -> Identity | None:
         """Return the identity in a client's properties; None if there is none: a plain Flower client."""
-        optional = {field.name: "" for field in dataclasses.fields(cls) if field.default == ""}
-        properties = {**optional, **properties}
         kinds = get_type_hints(cls)
         if any(type(properties.get(name)) is not kind for name, kind in kinds.items()):
             return None
@@ -76,7 +73,8 @@ def connection_of(client: ClientProxy) -> str:
 
 def identity_of(client: ClientProxy) -> Identity | None:
     """Return who a client is, once the client manager has admitted it; None for a plain Flower client."""
-    return Identity(**client.properties) if client.properties else None  # type: ignore[arg-type]  # an identity's
+    # Not by `read`: the client manager has written the properties, from an identity.
+    return Identity(**client.properties) if client.properties else None  # type: ignore[arg-type]
 
 
 def name_of(client: ClientProxy) -> str:
@@ -97,11 +95,11 @@ def fingerprint(model: Sequence[np.ndarray]) -> str:
 
 
 def class_list(names: Sequence[str]) -> str:
-    """Return the names of classes on one line, so that other names give another text; empty if there are none."""
-    text = printable(", ".join(names))
-    if not names or text.split(", ") == list(names):
+    """Names of classes as JSON, so that other names give another text; empty if there are none."""
+    text = json.dumps(list(names), ensure_ascii=False) if names else ""
+    if text == printable(text):
         return text
-    return f"{text[: MAX_TEXT - 20]} ({zlib.crc32(json.dumps(list(names)).encode()):08x})"
+    return f"{printable(text)[: MAX_TEXT - 20]} ({zlib.crc32(json.dumps(list(names)).encode()):08x})"
 
 
 def printable(text: str) -> str:
@@ -138,10 +136,7 @@ def answer(config: Mapping[str, Scalar], identity: Identity, token: bytes | None
 
 def proof(token: bytes, nonce: object, identity: Identity) -> str:
     """Return what only a client with the token can answer to a question with `nonce`, in hexadecimal."""
-    values = [*dataclasses.astuple(dataclasses.replace(identity, understands=""))]
-    while not values[-1]:  # so that an older version, which lacks the last ones, has the same proof
-        values.pop()
-    message = json.dumps([nonce, *values])
+    message = json.dumps([nonce, *dataclasses.astuple(identity)])
     return hmac.new(token, message.encode(), hashlib.sha256).hexdigest()
 
 
@@ -159,19 +154,21 @@ def check(
 
 
 def mismatch(newcomer: Identity, member: Identity) -> str | None:
-    """Return why a client cannot take part in a federation with that member; None if it can."""
+    """Return why a client cannot take part in a federation with that member, and what to do; None if it can."""
     if newcomer.dataset != member.dataset:
-        return f"it has {newcomer.dataset}, this federation {member.dataset}"
+        remedy = f"start it {'with' if member.dataset == 'mnist' else 'without'} --mnist"
+        return f"it has {newcomer.dataset}, this federation {member.dataset}: {remedy}"
     if newcomer.num_clients != member.num_clients:
-        cuts = f"it cuts the data set into {newcomer.num_clients} partitions (--num_clients)"
-        return f"{cuts}, this federation into {member.num_clients}"
+        reason = f"it has {newcomer.num_clients} partitions, this federation {member.num_clients}"
+        return f"{reason}: start it with --num_clients {member.num_clients}"
     if newcomer.alpha != member.alpha:
-        theirs, ours = (f"--alpha {client.alpha}" if client.alpha else "no --alpha" for client in (newcomer, member))
-        return f"it cuts the data set with {theirs}, this federation with {ours}"
+        found, wanted = (f"with --alpha {who.alpha}" if who.alpha else "without --alpha" for who in (newcomer, member))
+        return f"it was started {found}, the others {wanted}: start it {wanted}"
     if newcomer.classes != member.classes:
-        theirs, ours = (client.classes or f"those of {client.dataset}" for client in (newcomer, member))
-        return f"its classes are {theirs}; this federation's are {ours}"
+        found, wanted = (who.classes or f"those of {who.dataset}" for who in (newcomer, member))
+        return f"its classes are {found}, this federation's {wanted}: make its partition again, with these"
     if newcomer.model != member.model:
-        found, wanted = (f"{client.script} ({client.model})" for client in (newcomer, member))
-        return f"it trains the model of {found}, this federation that of {wanted}"
+        found, wanted = (f"{who.script} ({who.model})" for who in (newcomer, member))
+        remedy = "start" if newcomer.script != member.script else "use the others'"
+        return f"it trains the model of {found}, this federation that of {wanted}: {remedy} {member.script}"
     return None

@@ -70,10 +70,10 @@ def read_answer(task: str, answer: bytes) -> Result:
     return getattr(serde, f"{field}_from_proto")(getattr(message, field))
 
 
-def failure(task: str, reason: str) -> Result:
+def failure(task: str, reason: str, code: Code = Code.FIT_NOT_IMPLEMENTED) -> Result:
     """Return the result of a task that failed, as Flower has it, with the reason."""
-    # Of Flower's codes, "not implemented" is the one that is not OK and that every version knows.
-    status = Status(Code.FIT_NOT_IMPLEMENTED, reason)
+    # Of Flower's codes, those for what is not implemented are the ones that are not OK and that every version knows.
+    status = Status(code, reason)
     if task == "get_properties":
         return GetPropertiesRes(status, {})
     if task == "get_parameters":

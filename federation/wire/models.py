@@ -22,6 +22,7 @@ from federation.wire import MAX_MESSAGE_BYTES
 
 import numpy as np
 from flwr.common import (
+    Code,
     NDArrays,
     Parameters,
     bytes_to_ndarray,
@@ -31,8 +32,7 @@ from flwr.common import (
 )
 
 WHOLE, DIGEST, HALF_PRECISION, DIFFERENCE = "numpy.ndarray", "digest", "half precision", "difference"
-UNDERSTOOD = f"{DIGEST}, {HALF_PRECISION}"  # what clients can be sent, beside whole models
-LACKS = "it lacks that model"  # a client's answer to a digest
+LACKS_MODEL = Code.GET_PARAMETERS_NOT_IMPLEMENTED  # the status of a client's answer to a digest that it does not know
 HEADER = 1000  # bytes, at the most, with which NumPy describes an array
 
 
@@ -113,7 +113,7 @@ def size(message: Any) -> int:
 
 def lacks_the_model(result: Any) -> bool:
     """Return whether a result, such as a FitRes, says that its client does not have the model with that digest."""
-    return hasattr(result, "status") and result.status.message == LACKS
+    return hasattr(result, "status") and result.status.code == LACKS_MODEL
 
 
 def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays:
@@ -140,6 +140,39 @@ def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays
     if not arrays:
         raise ValueError("it has no arrays")
     return arrays
+
+
+def decode_result(parameters: Parameters, model: NDArrays) -> Parameters:
+    """Return what a fit has made of the global `model`: whole, as many arrays of the same shapes, in its types.
+
+    Raises ValueError, with the reason, if that cannot be.
+    """
+    arrays = decode(parameters, model)
+    if len(arrays) != len(model):
+        raise ValueError(f"it has {len(arrays)} arrays, the global model {len(model)}")
+    for i, (array, expected) in enumerate(zip(arrays, model)):
+        if array.shape != expected.shape:
+            raise ValueError(f"array {i} is of shape {array.shape}, the global model's of {expected.shape}")
+    if parameters.tensor_type == WHOLE and all(new.dtype == old.dtype for new, old in zip(arrays, model)):
+        return parameters
+    return ndarrays_to_parameters([in_models_type(array, expected.dtype) for array, expected in zip(arrays, model)])
+
+
+def in_models_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return a new array in the type of numbers that the global model has; raises ValueError as `in_type` does.
+
+    Fractions where the model has whole numbers stay: rounded, small steps would get lost round after round.
+    """
+    if dtype.kind != "f" and array.dtype.kind == "f" and (array != np.rint(array)).any():
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return in_type(array, dtype)
+
+
+def common_type(one: np.dtype, other: np.dtype) -> np.dtype:
+    """Return the type of an average of numbers of two types: of whole numbers only if both are."""
+    if one.kind != other.kind and "f" in (one.kind, other.kind):
+        return one if one.kind == "f" else other
+    return np.promote_types(one, other)
 
 
 def in_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

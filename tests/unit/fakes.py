@@ -48,6 +48,10 @@ SOMEBODY = Identity(
     dataset="mnist",
     num_clients=50,
     model="2 arrays, 8 numbers, 00c0ffee",
+    alpha="",
+    classes="",
+    versions="",
+    keeps_model=False,
 )
 
 

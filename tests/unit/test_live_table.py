@@ -45,7 +45,7 @@ def lines(monkeypatch):
         monkeypatch.setenv("LINES", str(height))
         clients = DeviceClientManager(None, None)
         clients._activities = {activity.key: activity for activity in activities}
-        table = LiveTable(report, clients, server_settings(monkeypatch))
+        table = LiveTable(report, clients, server_settings(monkeypatch).run)
         console = Console(width=width)
         with console.capture() as capture:
             console.print(table.draw())

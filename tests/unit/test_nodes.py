@@ -14,7 +14,6 @@ from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import Dispatch
 from federation.wire.handshake import identity_of
 from federation.wire.messages import read_question, refuse, write_answer
-from federation.wire.models import HALF_PRECISION
 
 import pytest
 from engines import FakeGrid, Node, SharedNode, SilentNode
@@ -477,7 +476,7 @@ def test_troubles_of_two_kinds_are_told_once_each(connect, clients, clock, capsy
 
 
 def test_after_the_stop_nothing_is_carried(clock, clients):
-    grid = FakeGrid({77: Node(identity(4, understands=HALF_PRECISION))})
+    grid = FakeGrid({77: Node(identity(4))})
     nodes = Nodes(grid, TOLD)
     before = set(threading.enumerate())
     nodes.start(clients)

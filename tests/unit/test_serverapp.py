@@ -13,6 +13,7 @@ from federation.results import checkpoint
 from federation.results.checkpoint import Checkpoint
 from federation.results.report import Report
 from federation.results.tables import read_table
+from federation.server.fit_config import FitBound
 from federation.server.flags import RunSettings
 from federation.server.strategy import DeviceFedAvg
 
@@ -36,7 +37,7 @@ def settings(tmp_path):
             "results_dir": tmp_path,
             "resumed": None,
             "seed": 7,
-            "fit_seconds": None,
+            "fit_bound": FitBound(),
             "half_precision": False,
             "flags": {},
         }
@@ -99,7 +100,9 @@ def test_who_joins_need_not_be_told(settings, nodes, undrawn, capsys):
 def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(settings, nodes, undrawn, tmp_path, capsys):
     with pytest.raises(RuntimeError, match="^0 of 2 rounds done, results in "):
         run_rounds(strategy(), settings(min_num_clients=3, wait_timeout=0.05), nodes)
-    assert capsys.readouterr().err.startswith("flower_app.py: there were no 3 clients for 0.05 s (--wait_timeout)")
+    assert capsys.readouterr().err.startswith(
+        "flower_app.py: only 2 of 3 clients were there after 0.05 s (--wait_timeout)"
+    )
     assert nodes.is_over.is_set()
 
 
@@ -119,7 +122,7 @@ def test_a_resumed_run_takes_only_who_fits_its_model(settings, nodes, undrawn, c
     resumed = Checkpoint(MODEL, 1, 1, 2, 0, identity(1, dataset="cifar10"))
     with pytest.raises(RuntimeError, match="^1 of 2 rounds done"):
         run_rounds(strategy(), settings(resumed=resumed, min_num_clients=1, wait_timeout=0.5), nodes)
-    assert "client 2 on pi2 is refused: it has mnist, this federation cifar10" in capsys.readouterr().out
+    assert "client 2 on pi2 is refused: it has mnist, this federation cifar10: start" in capsys.readouterr().out
 
 
 def test_rounds_need_not_be_in_the_main_thread(settings, nodes, undrawn, tmp_path):

@@ -12,6 +12,7 @@ from federation.flags import ArgumentParser, whole_number
 from federation.results import checkpoint
 from federation.results.checkpoint import Checkpoint
 from federation.results.run_file import RunFile
+from federation.server.fit_config import AUTO, FitBound
 from federation.server.flags import RunSettings, ServerSettings, parse_run
 from federation.wire.addresses import Address, server_address
 
@@ -71,7 +72,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     (tmp_path / "token").write_text("0123456789abcdef")
     client = client_settings(monkeypatch, "--cid=0", "--data_dir=~/data", "--token_file=~/token")
     assert (client.partition.data_dir, client.token) == (tmp_path / "data", b"0123456789abcdef")
-    assert server_settings(monkeypatch, "--results_dir=~/new").results_dir == tmp_path / "new"
+    assert server_settings(monkeypatch, "--results_dir=~/new").run.results_dir == tmp_path / "new"
 
 
 def test_a_client_with_all_flags(monkeypatch, tmp_path):
@@ -108,22 +109,20 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
     words += ["--seed", 11, "--fit_seconds", 2.5, "--half_precision", "--plain"]
     words += ["--results_dir", "here", "--certificates", tmp_path, "--token_file", tmp_path / "token"]
     settings = server_settings(monkeypatch, *words)
-    assert settings == ServerSettings(
+    run = RunSettings(
         num_rounds=7,
         min_num_clients=4,
-        server_address=settings.server_address,
         round_timeout=60.0,
         wait_timeout=0.5,
         results_dir=Path("here"),
         resumed=None,
         seed=11,
-        fit_seconds=2.5,
+        fit_bound=FitBound(2.5),
         half_precision=True,
-        plain=True,
-        flags=settings.flags,
-        certificates=(certificate, certificate, key),
-        token=b"0123456789abcdef",
+        flags=settings.run.flags,
     )
+    certificates, token = (certificate, certificate, key), b"0123456789abcdef"
+    assert settings == ServerSettings(run, settings.server_address, True, certificates, token)
 
 
 def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):
@@ -137,7 +136,7 @@ def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):
         results_dir=settings.results_dir,
         resumed=None,
         seed=11,
-        fit_seconds="auto",
+        fit_bound=AUTO,
         half_precision=True,
         flags=settings.flags,
     )
@@ -151,31 +150,31 @@ def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):
 
 
 def test_results_are_resumed_and_never_overwritten(monkeypatch, tmp_path, capsys):
-    assert server_settings(monkeypatch, "--results_dir", tmp_path).results_dir == tmp_path
-    assert server_settings(monkeypatch, "--resume", tmp_path).resumed == Checkpoint()  # the first is still to come
+    assert server_settings(monkeypatch, "--results_dir", tmp_path).run.results_dir == tmp_path
+    assert server_settings(monkeypatch, "--resume", tmp_path).run.resumed == Checkpoint()  # the first is still to come
     (tmp_path / "rounds.csv").touch()
     message = mistake(capsys, server_settings, monkeypatch, "--results_dir", tmp_path)
     assert "holds the results of another run (--resume goes on)" in message
     checkpoint.save(tmp_path, Checkpoint(MODEL, 2, 1, 3, 0, SOMEBODY))
     settings = server_settings(monkeypatch, "--resume", tmp_path)
-    assert settings.results_dir == tmp_path
-    assert dataclasses.replace(settings.resumed, model=[]) == Checkpoint([], 2, 1, 3, 0, SOMEBODY)
-    assert [array.tolist() for array in settings.resumed.model] == [array.tolist() for array in MODEL]
+    assert settings.run.results_dir == tmp_path
+    assert dataclasses.replace(settings.run.resumed, model=[]) == Checkpoint([], 2, 1, 3, 0, SOMEBODY)
+    assert [array.tolist() for array in settings.run.resumed.model] == [array.tolist() for array in MODEL]
     (tmp_path / checkpoint.NAME).write_bytes(b"PK")
     message = mistake(capsys, server_settings, monkeypatch, "--resume", tmp_path)
     assert message.startswith(f"server.py: argument --resume: cannot use {tmp_path}: its model.npz is no checkpoint")
 
 
 def test_the_seed_of_a_run_is_that_of_its_beginning(monkeypatch, capsys, tmp_path):
-    drawn = {server_settings(monkeypatch).seed for _ in range(3)}
+    drawn = {server_settings(monkeypatch).run.seed for _ in range(3)}
     assert len(drawn) == 3 and all(0 <= seed < 2**32 for seed in drawn)
     RunFile(tmp_path, 7, {}).save()
-    assert server_settings(monkeypatch, "--resume", tmp_path).seed == 7
-    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 7).seed == 7
+    assert server_settings(monkeypatch, "--resume", tmp_path).run.seed == 7
+    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 7).run.seed == 7
     message = mistake(capsys, server_settings, monkeypatch, "--resume", tmp_path, "--seed", 8)
     assert message.startswith(f"server.py: argument --seed: the run in {tmp_path} has seed 7")
     (tmp_path / "run.json").unlink()  # of a run before there were seeds
-    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 8).seed == 8
+    assert server_settings(monkeypatch, "--resume", tmp_path, "--seed", 8).run.seed == 8
 
 
 @pytest.mark.parametrize(
