@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Callable, NoReturn, TypeVar
 
@@ -13,6 +14,27 @@ LONGEST_WAIT = 30 * 24 * 3600  # seconds; more than any clock or lock here has t
 # Of a Dirichlet distribution. Below, NumPy's versions do not draw the same numbers; above, nothing changes any more.
 SMALLEST_ALPHA, LARGEST_ALPHA = 0.01, 1_000_000
 MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what travels
+
+
+class Failure(Exception):
+    """What a user or a network can cause: a sentence that says what to do about it."""
+
+    def __init__(self, sentence: str, exit_code: int = 1, is_told: bool = False) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code  # 2: wrong arguments or unusable data of the user's
+        self.is_told = is_told  # whether the user has read it already, from another process
+
+
+def run_script(main: Callable[[], object]) -> None:
+    """Call the `main` of a script; a Failure ends the process with its sentence and its exit code."""
+    try:
+        main()
+    except Failure as failure:
+        if not failure.is_told:
+            print(failure, file=sys.stderr)
+        sys.exit(failure.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 class ArgumentParser(argparse.ArgumentParser):

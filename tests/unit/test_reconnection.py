@@ -9,7 +9,7 @@ from pathlib import Path
 from federation.client import about, connection
 from federation.client.flags import ClientSettings
 from federation.client.stream import ConnectionLost
-from federation.data.partition_file import Examples, write_pictures
+from federation.data.partition_file import Examples, write
 from federation.data.partitions import Partition
 from federation.wire.handshake import Refused, fingerprint, printable
 
@@ -150,7 +150,7 @@ def stay(monkeypatch, tmp_path):
     """Return a function that calls `stay_connected` and returns the wrapper that would have answered."""
     partition = Partition("cifar10", 7, 10, tmp_path, 0.3)
     examples = Examples(np.zeros((2, 32, 32, 3), np.uint8), np.arange(2))
-    write_pictures(partition.path, examples, tmp_path, ["ant", "bee"])
+    write(partition.path, examples, ["ant", "bee"])
     settings = ClientSettings(partition, server_address=ADDRESS, token=TOKEN)
     watched: list[int] = []
     monkeypatch.setattr(connection, "_exit_at_signals", lambda: None)
