@@ -52,7 +52,6 @@ def show(partitioning: Partitioning) -> Path:
     """
     from flwr_datasets.visualization import plot_label_distributions
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     rows, labels = open_split(partitioning, "train")
     alphas = [None] if partitioning.alpha is None else [None, partitioning.alpha]
@@ -70,9 +69,13 @@ def show(partitioning: Partitioning) -> Path:
                 legend=axis is axes[-1],
                 legend_title="class",
                 legend_kwargs={"loc": "outside center right", "bbox_to_anchor": None},
-                plot_kwargs={"xlabel": "client (--cid)", "ylabel": "images", "width": 0.9},
+                plot_kwargs={
+                    "xlabel": "client (--cid)",
+                    "ylabel": "images",
+                    "width": 0.9,
+                    "rot": 0 if partitioning.num_clients <= 20 else 90,
+                },
             )
-        axis.xaxis.set(major_locator=MaxNLocator(integer=True), major_formatter="{x:g}")  # legible with many clients
     path = partitioning.folder / "partitions.png"
     with replaced(path) as file:
         figure.savefig(file, format="png", dpi=100)
