@@ -19,7 +19,7 @@ from federation.client.light_import import AdamW, torchvision_models
 from federation.client.progress import show_progress
 from federation.client.threads import choose_threads
 from federation.data.partitions import Examples, load_partition
-from federation.flags import ArgumentParser, run_script, whole_number
+from federation.flags import ArgumentParser, run_main, whole_number
 from federation.wire.addresses import server_address
 
 import flwr as fl
@@ -227,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_main(main)

@@ -18,7 +18,7 @@ from federation.data.partitions import Partitioning, prepare_all
 from federation.engine.clientapp import answer_message
 from federation.engine.nodes import Nodes, SharedNodes
 from federation.engine.serverapp import parse_flags, run_rounds
-from federation.flags import ArgumentParser, add_alpha, dataset_name, fraction, run_script, whole_number
+from federation.flags import ArgumentParser, add_alpha, dataset_name, fraction, run_main, whole_number
 from federation.server.flags import parse_run
 
 from flwr.app import Context, Message
@@ -103,4 +103,4 @@ def what_to_train(args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_main(main)

@@ -25,7 +25,7 @@ class Failure(Exception):
         self.is_told = is_told  # whether the user has read it already, from another process
 
 
-def run_script(main: Callable[[], object]) -> None:
+def run_main(main: Callable[[], object]) -> None:
     """Call the `main` of a script; a Failure ends the process with its sentence and its exit code."""
     try:
         main()

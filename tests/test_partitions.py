@@ -104,51 +104,29 @@ def test_partitions_are_the_same_on_all_package_sets_and_nobody_has_less_than_tw
     assert all(int(least) >= 2 and int(total) == 4500 for _, least, total in found)
 
 
-@needs_py38_tf
-def test_partition_7_of_50_is_the_same_from_the_package_set_of_a_jetson(data_dir, start):
-    contents = []
-    for python in (sys.executable, PY38_TF):
-        assert start(*PREPARE, "--cid", 7, "--data_dir", data_dir, python=python).exit_code() == 0
-        contents.append([array.tobytes() for array in load_partition(Partition("mnist", 7, 50, data_dir))[0]])
-        (data_dir / "mnist/50/7.npz").unlink()
-    assert contents[0] == contents[1]
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("--alpha", 0.01), "Take a larger --alpha than 0.01, or fewer partitions (--num_clients)."),
-        (("--num_clients", 5000), "Cannot partition 4500 images among 5000 clients: each needs 2. Take fewer"),
-    ],
-)
-def test_partitions_that_would_be_too_small(data_dir, start, flags, words):
-    process = start("client_pytorch.py", "--mnist", "--cid", 7, *flags, "--data_dir", data_dir)
+def test_partitions_that_would_be_too_small(data_dir, start):
+    process = start("client_pytorch.py", "--mnist", "--cid", 7, "--alpha", 0.01, "--data_dir", data_dir)
     assert process.exit_code() == 1
-    assert words in process.own_lines[-1] and len(process.own_lines) == 1
+    (line,) = process.own_lines  # and not twice, though another process has found that out
+    assert "Take a larger --alpha than 0.01, or fewer partitions (--num_clients)." in line
+    with pytest.raises(DataError, match="Cannot partition 9 images among 5 clients: each needs 2. Take fewer"):
+        cutting.rows_of(np.zeros(9, np.int64), Partitioning("mnist", data_dir, 5), [0])
     assert not list(data_dir.rglob("*.npz"))
 
 
-def test_alpha_is_in_the_name_of_the_folder(data_dir):
-    assert Partition("mnist", 7, 50, data_dir).path == data_dir / "mnist/50/7.npz"
-    for alpha, name in ((0.3, "50-alpha0.3"), (3e-1, "50-alpha0.3"), (1, "50-alpha1"), (1e6, "50-alpha1000000")):
-        assert Partition("mnist", 7, 50, data_dir, alpha).path == data_dir / f"mnist/{name}/7.npz"
-    alphas = 0.1234567, 0.12345671, np.nextafter(0.3, 1), 0.3, 0.01, 1e6
-    assert len({Partition("mnist", 7, 50, data_dir, alpha).path for alpha in alphas}) == len(alphas)
-
-
-def lines_of(*arguments: object, env: dict[str, str] | None = None) -> tuple[list[str], str]:
-    """The lines of stdout of `python -m federation.data`, and its stderr."""
-    command = [sys.executable, *PREPARE, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **(env or {})})
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines(), done.stderr
-
-
-def test_the_files_that_are_ready_are_all_that_stdout_has(tmp_path, hub):
+@pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_TF, marks=needs_py38_tf)])
+def test_the_files_that_are_ready_are_all_that_stdout_has(tmp_path, hub, python):
     """Downloaded and made, then found; so another program can read it."""
+
+    def lines_of(*arguments: object) -> tuple[list[str], str]:
+        command = [python, *PREPARE, *map(str, arguments)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **endpoint(hub)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines(), done.stderr
+
     flags = "--cid", 0, 2, "--num_clients", 5, "--test", "--data_dir", tmp_path
     expected = [f"{tmp_path}/mnist/{name}" for name in ("5/0.npz", "5/2.npz", "test.npz")]
-    ready, said = lines_of(*flags, env=endpoint(hub))
+    ready, said = lines_of(*flags)
     assert ready == expected and "downloading ylecun/mnist from the Hugging Face Hub" in said
     before = [Path(name).stat().st_mtime_ns for name in expected]
     assert lines_of(*flags) == (expected, "")
@@ -157,12 +135,6 @@ def test_the_files_that_are_ready_are_all_that_stdout_has(tmp_path, hub):
     assert ready == [f"{tmp_path}/mnist/10-alpha0.3/partitions.png"]
     with Image.open(ready[0]) as image:
         assert image.width > 1000 and len(image.convert("RGB").getcolors(100_000)) > 10  # one for each class
-
-
-@pytest.mark.parametrize("python", [pytest.param(PY38_TF, marks=needs_py38_tf)])
-def test_the_chart_from_the_package_set_of_a_jetson(data_dir, start, python):
-    assert start(*PREPARE, "--show", "--data_dir", data_dir, python=python).exit_code() == 0
-    assert (data_dir / "mnist/50/partitions.png").exists()
 
 
 def test_test_split(data_dir):
@@ -200,33 +172,19 @@ def test_a_file_that_cannot_be_used_is_refused_and_kept(data_dir, start, script)
     assert path.read_bytes() == content
 
 
-def write_rows(path: Path, image: bytes | None, labels: list[object]) -> None:
-    """Write a data set in the Hub's layout, from an image file."""
+def write_rows(path: Path, width: int, labels: list[object]) -> None:
+    """Write a data set in the Hub's layout, of black images."""
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    rows = {"image": [image and {"bytes": image, "path": None}] * len(labels), "label": labels}
+    rows = {"image": [Image.new("L", (width, 28))] * len(labels), "label": labels}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
-
-
-def damaged(content: bytes) -> bytes:
-    half = len(content) // 2
-    return content[:half] + bytes(50_000) + content[half + 50_000 :]
-
-
-def png(width: int = 28) -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (width, 28)).save(file, "png")
-    return file.getvalue()
 
 
 BAD_DATA_SETS = {
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:9000]), "Parquet"),
-    "overwritten": (lambda path: path.write_bytes(damaged(path.read_bytes())), ""),
     "other columns": (lambda path: datasets.Dataset.from_dict({"picture": [1, 2]}).to_parquet(path), "label"),
-    "labels from 1 to 10": (lambda path: write_rows(path, png(), [*range(1, 11)] * 2), "labels go from 1 to 10"),
-    "no labels": (lambda path: write_rows(path, png(), [None] * 9), "TypeError"),
-    "no images": (lambda path: write_rows(path, None, [1] * 9), "TypeError"),
-    "another size": (lambda path: write_rows(path, png(30), [1] * 9), "an image is 30 x 28 pixels, not 28 x 28"),
-    "no image files": (lambda path: write_rows(path, b"no image", [1] * 9), "it is no image"),
+    "labels from 1 to 10": (lambda path: write_rows(path, 28, [*range(1, 11)] * 2), "labels go from 1 to 10"),
+    "no labels": (lambda path: write_rows(path, 28, [None] * 9), "TypeError"),
+    "another size": (lambda path: write_rows(path, 30, [1] * 9), "an image is 30 x 28 pixels, not 28 x 28"),
 }
 
 
@@ -239,7 +197,7 @@ def test_a_data_set_that_cannot_be_used_is_named(data_dir, spoil, words):
     assert not list(data_dir.rglob("*.npz"))
 
 
-@pytest.mark.parametrize("folder", ["fl [1]", "a*b?", "{1,2}", "100% #1; a::b", "file:data", "~", "Bilder für Ä"])
+@pytest.mark.parametrize("folder", ["fl [1] a*b?", "{1,2} 100% #1; a::b", "file:data", "Bilder für Ä"])
 def test_a_folder_whose_name_looks_like_a_pattern_or_an_address(data_dir, tmp_path, folder):
     shutil.copytree(data_dir, tmp_path / folder)
     for place in (data_dir, tmp_path / folder):
@@ -260,8 +218,7 @@ def test_a_data_set_in_several_files_gives_the_same_partitions(data_dir):
     assert [as_pairs(part) for part in before] == [as_pairs(part) for part in after]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGILL])
-def test_a_process_that_is_killed_while_it_makes_a_partition(tmp_path, start, hub, number):
+def test_a_process_that_is_killed_while_it_makes_a_partition(tmp_path, start, hub):
     """By the system for lack of memory, or for an instruction that the processor does not know."""
     hub.RequestHandlerClass = lambda *_: time.sleep(60)
     process = start("client_pytorch.py", "--cid", 7, "--data_dir", tmp_path, env=endpoint(hub))
@@ -270,10 +227,10 @@ def test_a_process_that_is_killed_while_it_makes_a_partition(tmp_path, start, hu
         assert time.monotonic() < deadline
         time.sleep(0.02)
     children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
-    os.kill(int(children.read_text()), number)
+    os.kill(int(children.read_text()), signal.SIGILL)
     assert process.exit_code(PROMPTLY) == 1
     (line,) = process.own_lines
-    assert f"ended by {number.name}" in line and "prepare it on another one" in line
+    assert "ended by SIGILL" in line and "prepare it on another one" in line
 
 
 def test_a_drive_without_locks(data_dir, monkeypatch):
@@ -353,18 +310,15 @@ def endpoint(server) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_TF, marks=needs_py38_tf)])
-def test_the_data_set_is_downloaded_from_the_hub_once(tmp_path, start, hub, python):
+def test_the_data_set_is_downloaded_from_the_hub_once(tmp_path, start, hub):
     arguments = (*PREPARE, "--num_clients", 3, "--data_dir", tmp_path)
-    first = [start(*arguments, "--cid", cid, env=endpoint(hub), python=python) for cid in (0, 1)]  # at the same time
+    first = [start(*arguments, "--cid", cid, env=endpoint(hub)) for cid in (0, 1)]  # at the same time
     for process in first:
         assert process.exit_code() == 0, process.output
     assert sum(request.startswith("GET /datasets") for request in hub.requests) == 2
-    names = {str(path.relative_to(tmp_path)) for path in (tmp_path / "mnist").rglob("*") if path.is_file()}
-    files = {PARQUET, "test-00000-of-00001.parquet", "3/0.npz", "3/1.npz"}
-    assert names - {"mnist/.lock"} == {f"mnist/{name}" for name in files}
-    for name in (PARQUET, "test-00000-of-00001.parquet"):
-        assert (tmp_path / "mnist" / name).read_bytes() == Hub.FILES[f"mnist/{name}"]
+    folder = tmp_path / "mnist"
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {PARQUET, "test-00000-of-00001.parquet", "3"}
+    assert all((tmp_path / name).read_bytes() == content for name, content in Hub.FILES.items())
 
 
 @pytest.mark.parametrize("kind", ["refuses connections", "never answers", "answers nonsense"])

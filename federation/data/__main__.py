@@ -37,7 +37,7 @@ from federation.flags import (
     check_cid,
     dataset_name,
     path,
-    run_script,
+    run_main,
     whole_number,
 )
 
@@ -50,8 +50,7 @@ def main() -> None:
             ready = make(args)
     except OSError as error:
         raise DataError(f"{error}") from error
-    for each in ready:
-        print(each)
+    print(*ready, sep="\n")
 
 
 def parse() -> argparse.Namespace:
@@ -97,4 +96,4 @@ def make(args: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_main(main)

@@ -67,14 +67,8 @@ def show(partitioning: Partitioning) -> Path:
                 title="evenly (IID)" if alpha is None else f"--alpha {alpha:g}",
                 cmap="tab10",
                 legend=axis is axes[-1],
-                legend_title="class",
-                legend_kwargs={"loc": "outside center right", "bbox_to_anchor": None},
-                plot_kwargs={
-                    "xlabel": "client (--cid)",
-                    "ylabel": "images",
-                    "width": 0.9,
-                    "rot": 0 if partitioning.num_clients <= 20 else 90,
-                },
+                legend_kwargs={"title": "class", "loc": "outside center right", "bbox_to_anchor": None},
+                plot_kwargs={"xlabel": "client (--cid)", "ylabel": "images", "width": 0.9, "fontsize": 8},
             )
     path = partitioning.folder / "partitions.png"
     with replaced(path) as file:

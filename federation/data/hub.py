@@ -6,14 +6,13 @@ import os
 import re
 import shutil
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
 from federation.flags import Failure
 
-HUB_TIMEOUT = 20  # seconds after which a Hub that does not answer counts as out of reach
+HUB_TIMEOUT = 20  # seconds
 PROGRESS_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"  # in the environment, for huggingface_hub
 
 
@@ -77,7 +76,7 @@ def _download(dataset: str, folder: Path) -> None:
     """Download from the Hub into `folder` the parquet files of the splits of which there is nothing yet."""
     if not sys.stderr.isatty():
         os.environ.setdefault(PROGRESS_BARS, "1")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     hub_name = SOURCES[dataset].hub_name
     wanted = [f"*{split}-*.parquet" for split in ("train", "test") if not any(folder.glob(f"{split}-*.parquet"))]
@@ -87,30 +86,10 @@ def _download(dataset: str, folder: Path) -> None:
         "Connect this machine to the internet, or copy the data set's train-*.parquet and test-*.parquet into that "
         "folder, or prepare partitions on another machine: python -m federation.data --help",
     ):
-        _ask_hub(hub_name)
+        HfApi(token=False).dataset_info(hub_name, timeout=HUB_TIMEOUT)  # snapshot_download may wait for ever
         print(f"downloading {hub_name} from the Hugging Face Hub into {folder}", file=sys.stderr)
-        # Without a token: the sets are public, and one that has expired would be refused.
+        # No token: the sets are public, and an expired token would be refused.
         snapshot_download(hub_name, repo_type="dataset", allow_patterns=wanted, local_dir=staging, token=False)
         for path in [*staging.rglob("*.parquet")]:  # when all are there: a part alone cannot be used
             path.replace(folder / path.name)
         shutil.rmtree(staging)
-
-
-def _ask_hub(hub_name: str) -> None:
-    """Raise an error if the Hub does not answer: a name server that is silent could hold a download for minutes."""
-    from huggingface_hub import HfApi
-
-    errors: list[Exception] = [TimeoutError(f"no answer in {HUB_TIMEOUT} s")]
-
-    def ask() -> None:
-        try:
-            HfApi(token=False).dataset_info(hub_name, timeout=HUB_TIMEOUT)
-            errors.clear()
-        except Exception as error:
-            errors[0] = error
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT)
-    if errors:
-        raise errors[0]

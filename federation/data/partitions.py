@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from federation.data import partition_file
 from federation.data.hub import PROGRESS_BARS, DataError
@@ -46,7 +46,7 @@ class Partitioning(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """One of the `num_clients` partitions of the data set in `data_dir`: that of client `cid`."""
+    """The partition of client `cid` in a partitioning, whose fields it repeats."""
 
     dataset: str
     cid: int
@@ -112,22 +112,16 @@ def _make_in_child(partitioning: Partitioning, *wanted: str) -> None:
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
     ) as child:
-        assert child.stderr is not None
-        said = _show(child.stderr)
+        said = b""
+        for chunk in iter(lambda: child.stderr.read(4096), b""):  # type: ignore[union-attr]
+            sys.stderr.write(chunk.decode(errors="replace"))  # as it comes: a download takes minutes
+            sys.stderr.flush()
+            said += chunk
     if child.returncode < 0:  # by the system, for lack of memory, or by a processor that does not know an instruction
         raise DataError(
             f"The process that prepares the partition was ended by {signal.Signals(-child.returncode).name}. If this "
             "machine has too little memory, prepare it on another one: python -m federation.data --help"
         )
     if child.returncode > 0:
-        raise DataError(said.splitlines()[-1] if said else "no reason", child.returncode, is_told=True)
-
-
-def _show(stream: IO[bytes]) -> str:
-    """Copy what a process says to stderr, as it comes: a download takes minutes."""
-    said = b""
-    for chunk in iter(lambda: stream.read(4096), b""):
-        sys.stderr.write(chunk.decode(errors="replace"))
-        sys.stderr.flush()
-        said += chunk
-    return said.decode(errors="replace").strip()
+        *_, reason = ["no reason", *said.decode(errors="replace").splitlines()]
+        raise DataError(reason, child.returncode, is_told=True)

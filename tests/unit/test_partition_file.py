@@ -31,7 +31,6 @@ def test_what_was_written_is_read_in_its_order(path):
 
 OWN_FILES = {
     "int32 labels": {"images": GREY, "labels": LABELS.astype("i4")},
-    "uint8 labels": {"images": GREY, "labels": LABELS.astype("u1")},
     "big-endian labels": {"images": GREY, "labels": LABELS.astype(">i4")},
     "labels in a column": {"labels": LABELS[:, np.newaxis], "images": GREY},
     "no channel axis": {"images": GREY[..., 0], "labels": LABELS},
@@ -66,21 +65,14 @@ def test_images_of_one_class_keep_their_order(path):
 
 UNUSABLE = {
     "labels from 1 to 10": ({"images": GREY, "labels": LABELS + 1}, "its labels go from 1 to 10"),
-    "a label of -1": ({"images": GREY, "labels": LABELS - 1}, "its labels go from -1 to 8"),
     "float labels": ({"images": GREY, "labels": LABELS.astype(float)}, "its labels are float64 of shape [20]"),
     "one-hot labels": ({"images": GREY, "labels": np.eye(10, dtype=int)[LABELS]}, "int64 of shape [20, 10]"),
     "labels as objects": ({"images": GREY, "labels": LABELS.astype(object)}, "allow_pickle"),
-    "fewer labels": ({"images": GREY, "labels": LABELS[:5]}, "int64 of shape [5], and have to be 20 integers"),
     "float images": ({"images": GREY / 255, "labels": LABELS}, "its images are float64"),
     "colour images": ({"images": COLOUR, "labels": LABELS}, "[20, 32, 32, 3], and mnist needs uint8 of [n, 28, 28, 1]"),
-    "channels first": ({"images": GREY.transpose(0, 3, 1, 2), "labels": LABELS}, "[20, 1, 28, 28]"),
-    "a number": ({"images": np.uint8(3), "labels": LABELS}, "its images are uint8 of shape []"),
     "one image": ({"images": GREY[:1], "labels": LABELS[:1]}, "it has 1 images, and needs 2"),
-    "no image": ({"images": GREY[:0], "labels": LABELS[:0]}, "it has 0 images"),
     "too few names": ({"images": GREY, "labels": LABELS, "classes": np.array(["a"])}, "its classes are ['a'], and"),
-    "numbers of classes": ({"images": GREY, "labels": LABELS, "classes": np.arange(10)}, "its classes are [0, 1, 2"),
     "other names": ({"x": GREY, "y": LABELS}, "it needs the arrays images and labels, and has x, y"),
-    "nothing": ({}, "and has nothing"),
 }  # fmt: skip
 
 
@@ -102,7 +94,6 @@ def test_arrays_that_do_not_suit_the_model(path, arrays, words):
 
 DAMAGE = {
     "empty": lambda whole: b"",
-    "zeros, from a power cut": lambda whole: bytes(len(whole)),
     "half": lambda whole: whole[: len(whole) // 2],
     "a flipped bit": lambda whole: whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
     "a text": lambda whole: b"0,1,2\n",
