@@ -141,11 +141,6 @@ def test_test_split(data_dir):
     assert as_pairs(partitions.load_test_split("mnist", data_dir)) == original_digits("test")
 
 
-def test_colour_images(cifar10):
-    train_set, validation_set = load_partition(Partition("cifar10", 1, 4, cifar10))
-    assert train_set.images.shape == (90, 32, 32, 3) and validation_set.images.shape == (10, 32, 32, 3)
-
-
 def test_a_partition_is_made_once_and_leaves_no_packages_in_the_process(data_dir, start):
     code = (
         "import sys; from pathlib import Path; from federation.data.partitions import Partition, load_partition\n"
@@ -334,10 +329,3 @@ def test_without_network_and_data_a_client_ends_with_advice(tmp_path, start, hub
     assert process.exit_code(40) == 1
     assert process.output.startswith(f"There is no cifar10 in {tmp_path}/cifar10, and it cannot be downloaded")
     assert "train-*.parquet" in process.output and process.output.count("\n") == 1
-
-
-def test_a_folder_that_cannot_be_written(tmp_path, start):
-    (tmp_path / "file").write_text("not a folder")
-    process = start(*PREPARE, "--cid", 0, "--data_dir", tmp_path / "file")
-    assert process.exit_code() == 1
-    assert process.output.count("\n") == 1 and str(tmp_path / "file") in process.output
