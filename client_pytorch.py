@@ -18,7 +18,7 @@ from federation.client.light_import import AdamW, torchvision_models
 from federation.client.progress import FitProgress
 from federation.client.threads import choose_threads
 from federation.data.partitions import Examples, load_partition
-from federation.flags import ArgumentParser, whole_number
+from federation.flags import ArgumentParser, run_main, whole_number
 from federation.wire.addresses import server_address
 
 import flwr as fl
@@ -218,4 +218,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,7 +19,7 @@ from federation.client.flags import ClientSettings, parse_client
 from federation.client.progress import FitProgress
 from federation.client.threads import choose_threads
 from federation.data.partitions import Examples, load_partition
-from federation.flags import ArgumentParser, whole_number
+from federation.flags import ArgumentParser, run_main, whole_number
 from federation.wire.addresses import server_address
 
 import flwr as fl
@@ -215,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from federation.data.partitions import prepare_all
+from federation.data.partitions import Partitioning, prepare_all
 from federation.engine.clientapp import answer_message
 from federation.engine.nodes import Nodes, SharedNodes
 from federation.engine.serverapp import parse_flags, run_rounds
-from federation.flags import ArgumentParser, add_alpha, dataset_name, fraction, whole_number
+from federation.flags import ArgumentParser, add_alpha, dataset_name, fraction, run_main, whole_number
 from federation.server.flags import parse_run
 
 from flwr.app import Context, Message
@@ -74,7 +74,7 @@ def main() -> None:
     args, settings = parse_run(parser)
     from federation.engine.simulation import simulate  # here, because only this needs Ray
 
-    prepare_all(dataset_name(args.mnist), args.min_num_clients, args.data_dir, args.alpha)
+    prepare_all(Partitioning(dataset_name(args.mnist), args.data_dir, args.min_num_clients, args.alpha))
     told = {**what_to_train(args), "data-dir": str(args.data_dir.resolve()), "threads": 1}
 
     def run_simulated(grid: Grid) -> None:
@@ -103,4 +103,4 @@ def what_to_train(args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -28,7 +28,7 @@ mkdir -p "$results"
 trap 'exit 130' INT TERM
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT # leaves no process behind, however this ends
 
-echo "== cutting the sample into two partitions"
+echo "== making two partitions of the sample, and its test split"
 $python -m federation.data --mnist --num_clients 2 --cid 0 1 --test --data_dir sample_data
 
 echo "== starting the server and two clients in $framework; their output goes to $results/client_*.log"

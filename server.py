@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from federation.data.partitions import Examples, load_test_split, test_class_names
-from federation.flags import ArgumentParser, dataset_name, fraction, whole_number
+from federation.flags import ArgumentParser, dataset_name, fraction, run_main, whole_number
 from federation.server.flags import parse_server
 from federation.server.rounds import CannotGoOn
 from federation.server.serve import serve
@@ -126,4 +126,4 @@ def central_evaluation(framework: str | None, dataset: str, data_dir: Path) -> C
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

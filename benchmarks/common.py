@@ -35,7 +35,7 @@ def write_partitions(dataset: str, num_clients: int, data_dir: Path) -> None:
     """Make a data folder with partitions of noise, where clients look for theirs."""
     examples = noise(dataset, NUM_IMAGES[dataset])
     for cid in range(num_clients):
-        partition_file.write(data_dir / dataset / str(num_clients) / f"{cid}.npz", examples, cut_from=[])
+        partition_file.write(data_dir / dataset / str(num_clients) / f"{cid}.npz", examples)
 
 
 def run_federation(

@@ -91,7 +91,7 @@ def simulation(num_clients: int, images: int, rounds: int) -> None:
         data_dir, results = Path(folder, "data"), Path(folder, "results")
         examples = noise("mnist", images)
         for cid in range(num_clients):
-            partition_file.write(data_dir / "mnist" / str(num_clients) / f"{cid}.npz", examples, cut_from=[])
+            partition_file.write(data_dir / "mnist" / str(num_clients) / f"{cid}.npz", examples)
         ideal = alone(num_clients, data_dir) / (os.cpu_count() or 1)
         output, plain_mb = run("benchmarks/plain_app.py", NUM_CLIENTS=num_clients, DATA_DIR=data_dir, ROUNDS=rounds)
         plain = [float(seconds) for seconds in re.findall(rf"{num_clients} tests, ([\d.]+) s", output)]

@@ -15,11 +15,33 @@ SMALLEST_ALPHA, LARGEST_ALPHA = 0.01, 1_000_000
 MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what travels
 
 
-def print_lines() -> None:
+class Failure(Exception):
+    """What a user or a network can cause: a sentence that says what to do about it."""
+
+    def __init__(self, sentence: str, exit_code: int = 1, is_told: bool = False) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code  # 2: wrong arguments or unusable data of the user's
+        self.is_told = is_told  # whether the user has read it already, from another process
+
+
+def _print_lines() -> None:
     """Print each line at once, to a file or pipe too, and a question mark for a character that the encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # neither closed nor a notebook's
             stream.reconfigure(errors="replace", line_buffering=True)
+
+
+def run_main(main: Callable[[], object]) -> None:
+    """Call the `main` of a script; a Failure ends the process with its sentence and its exit code."""
+    _print_lines()
+    try:
+        main()
+    except Failure as failure:
+        if not failure.is_told:
+            print(failure, file=sys.stderr)
+        sys.exit(failure.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 class ArgumentParser(argparse.ArgumentParser):

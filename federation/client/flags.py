@@ -19,7 +19,6 @@ from federation.flags import (
     content,
     dataset_name,
     path,
-    print_lines,
     seconds,
     whole_number,
 )
@@ -52,7 +51,6 @@ def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Nam
     `num_clients` is the default number of partitions. Ends the process with exit code 2 and one sentence if a value is
     wrong.
     """
-    print_lines()
     add_flags_of_operation(parser, num_clients)
     args = parser.parse_args()
     check_cid(parser, args.cid, args.num_clients)

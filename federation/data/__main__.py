@@ -1,20 +1,21 @@
-"""Cut CIFAR-10 or MNIST into partitions and load the one that belongs to a client.
+"""Partition CIFAR-10 or MNIST, and make files of the partitions that clients load.
 
 To prepare partitions on a laptop, then copy the folder `data` to devices without internet:
 
     python -m federation.data --cid 0 1 2 --mnist
     python -m federation.data --cid 0 1 2 --num_clients 10 --alpha 0.3
 
-To see who has how much of which class, and to make a partition of own pictures, in a folder for each class:
+To draw who has how much of which class, and to make a partition of your own pictures, in a folder for each class:
 
     python -m federation.data --show --num_clients 10 --alpha 0.3 --mnist
     python -m federation.data --from_folder photos --cid 7
 
-The folder holds each data set as the Hugging Face Hub lays it out, and beside it what was made from it:
+It prints the files that are ready, one a line. Everything else goes to stderr. The folder holds each data set as the
+Hugging Face Hub lays it out, and beside it what was made from it:
 
     data/mnist/train-00000-of-00001.parquet    found there, or downloaded
     data/mnist/50/7.npz                        partition 7 of 50
-    data/mnist/50-alpha0.3/7.npz               another one, of an uneven cut
+    data/mnist/50-alpha0.3/7.npz               another one, of an uneven partitioning
     data/mnist/test.npz                        the test split, for the server
 """
 
@@ -22,16 +23,38 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
+from federation.data.cutting import prepare, show
 from federation.data.hub import DataError
-from federation.data.partitions import NUM_CLIENTS, Partition, end, prepare, show, test_file
-from federation.data.photos import write_pictures
-from federation.flags import ArgumentParser, add_alpha, add_data_dir, check_cid, dataset_name, path, whole_number
+from federation.data.partitions import NUM_CLIENTS, Partitioning
+from federation.data.photos import write_photos
+from federation.flags import (
+    ArgumentParser,
+    add_alpha,
+    add_data_dir,
+    check_cid,
+    dataset_name,
+    path,
+    run_main,
+    whole_number,
+)
 
 
 def main() -> None:
     """Make what the command line asks for."""
+    args = parse()
+    try:
+        with redirect_stdout(sys.stderr):  # whatever libraries print: another program may read the paths
+            ready = make(args)
+    except OSError as error:
+        raise DataError(f"{error}") from error
+    print(*ready, sep="\n")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line; ends the process with exit code 2 and one sentence if it makes no sense."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--cid", type=whole_number(0), nargs="+", default=[], help="the partitions to make")
     parser.add_argument(
@@ -45,11 +68,10 @@ def main() -> None:
         type=path,
         metavar="FOLDER",
         help="make one partition, or the test split, of the pictures in this folder, which has a folder for each class "
-        "(default: cut it from the data set)",
+        "(default: from the data set)",
     )
     parser.add_argument("--mnist", action="store_true", help="MNIST (default: CIFAR-10)")
     add_data_dir(parser)
-    parser.add_argument("--reason", type=Path, help=argparse.SUPPRESS)  # a file for the message if it fails
     args = parser.parse_args()
     if not (args.cid or args.test or args.show):
         parser.error("nothing to do: give --cid, --test or --show")
@@ -58,25 +80,20 @@ def main() -> None:
     if args.from_folder and (args.show or len(args.cid) + args.test != 1):
         parser.error("argument --from_folder: makes one thing: give one --cid or --test")
     if args.from_folder and args.alpha is not None:
-        parser.error("argument --alpha: pictures are not cut, so it has no use with --from_folder")
-    dataset = dataset_name(args.mnist)
-    try:
-        if args.from_folder:
-            made = [Partition(dataset, cid, args.num_clients, args.data_dir).path for cid in args.cid]
-            write_pictures((made or [test_file(dataset, args.data_dir)])[0], dataset, args.from_folder)
-        elif args.cid or args.test:
-            prepare(dataset, args.cid, args.num_clients, args.data_dir, args.alpha, args.test)
-        if args.show:
-            print(f"{show(dataset, args.num_clients, args.data_dir, args.alpha)} shows who has how much of which class")
-    except (DataError, OSError) as error:
-        if args.reason:
-            args.reason.write_text(f"{error}")
-        if isinstance(error, DataError):
-            end(error)
-        sys.exit(f"{error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+        parser.error("argument --alpha: has no effect with --from_folder, because pictures are not partitioned")
+    return args
+
+
+def make(args: argparse.Namespace) -> list[Path]:
+    """Make the files that the arguments ask for, unless they are there; raises DataError or OSError."""
+    partitioning = Partitioning(dataset_name(args.mnist), args.data_dir, args.num_clients, args.alpha)
+    if args.from_folder:
+        target = partitioning.file(args.cid[0]) if args.cid else partitioning.test_file
+        write_photos(target, partitioning.dataset, args.from_folder)
+        return [target]
+    ready = prepare(partitioning, args.cid, args.test) if args.cid or args.test else []
+    return [*ready, show(partitioning)] if args.show else ready
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

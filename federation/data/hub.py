@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import queue
+import os
 import re
 import shutil
 import sys
-import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Iterator, NamedTuple
 
-HUB_TIMEOUT = 20  # seconds after which a Hub that does not answer counts as out of reach
+from federation.flags import Failure
+
+HUB_TIMEOUT = 20  # seconds
+PROGRESS_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"  # in the environment, for huggingface_hub
 
 
 class Source(NamedTuple):
@@ -27,14 +30,23 @@ SOURCES = {
 }
 
 
-class DataError(Exception):
-    """The data cannot be had; the message names the file or folder at fault."""
+class DataError(Failure):
+    """The data cannot be had or used; the message names the file or folder at fault."""
 
-    exit_code = 1
+
+@contextmanager
+def explained(failed: str, advice: str, exit_code: int = 1) -> Iterator[None]:
+    """Turn any error into a DataError that says what failed, why, and what to do: libraries raise all kinds."""
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        reason = (getattr(error, "strerror", None) or f"{error}").strip().partition("\n")[0].rstrip(".")
+        raise DataError(f"{failed}: {kind}{reason}. {advice}", exit_code) from error
 
 
 def parquet_files(dataset: str, folder: Path, split: str) -> list[Path]:
-    """Return the files of a split in `folder`, downloaded if there are none; raises DataError if it cannot be had."""
+    """The files of a split in `folder`, downloaded if there are none; raises DataError if that fails."""
     files = find_files(folder, split)
     if not files:
         _download(dataset, folder)
@@ -43,85 +55,41 @@ def parquet_files(dataset: str, folder: Path, split: str) -> list[Path]:
 
 
 def find_files(folder: Path, split: str) -> list[Path]:
-    """Return the files of a split in `folder`, in order; none if there are none.
+    """The files of a split in `folder`, in order; none if there are none.
 
-    Raises DataError if they are not one whole set: with a part missing, other images would be cut into the partitions,
-    and nobody would notice.
+    Raises DataError if they are not one whole set, or the partitions would have other images and nobody would notice.
     """
-    sets: dict[tuple[int, str], dict[int, Path]] = {}  # by number of files and what comes after it, then by file
-    others = []
-    for path in sorted(folder.glob(f"{split}*.parquet")):
-        name = re.fullmatch(rf"{split}-(\d+)-of-(\d+)(-\w+)?\.parquet", path.name)
-        if name is None:
-            others.append(path)
-        else:
-            sets.setdefault((int(name[2]), name[3] or ""), {})[int(name[1])] = path
-    if others and not sets:
-        raise DataError(f"{others[0]} is not named as the Hub names its files: {split}-00000-of-00001.parquet")
-    if len(sets) > 1:
-        first, second, *_ = (min(files.values()) for files in sets.values())
-        raise DataError(f"{first} and {second.name} are not of one set: remove what is not wanted")
-    for (total, suffix), files in sets.items():
-        missing = [f"{split}-{i:05}-of-{total:05}{suffix}.parquet" for i in range(total) if i not in files]
-        if missing:
-            raise DataError(
-                f"{folder} lacks {', '.join(missing)}: without it, the partitions would have other images.\n"
-                f"Copy it there too, or remove the {split}-*.parquet that are there, to have all of them downloaded."
-            )
-        return [files[i] for i in range(total)]
-    return []
+    files = sorted(folder.glob(f"{split}-*-of-*.parquet"))
+    if not files:
+        return []
+    total = re.sub(r".*-of-(\d+).*", r"\1", files[0].name)
+    wanted = [f"{split}-{i:05}-of-{total}" for i in range(int(total))]
+    if [path.name[: len(wanted[0])] for path in files] != wanted:
+        raise DataError(
+            f"{folder} has {', '.join(path.name for path in files)}, but the data set is one file of each: "
+            f"{', '.join(wanted)}. Copy what is missing there, and remove what is not wanted."
+        )
+    return files
 
 
 def _download(dataset: str, folder: Path) -> None:
     """Download from the Hub into `folder` the parquet files of the splits of which there is nothing yet."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars
-
     if not sys.stderr.isatty():
-        disable_progress_bars()
+        os.environ.setdefault(PROGRESS_BARS, "1")
+    from huggingface_hub import HfApi, snapshot_download
+
     hub_name = SOURCES[dataset].hub_name
-    try:
-        names = _within(HUB_TIMEOUT, lambda: _hub_files(hub_name))
-        names = [name for name in names if not any(folder.glob(f"{Path(name).name.partition('-')[0]}-*.parquet"))]
-        print(f"downloading {hub_name} from the Hugging Face Hub into {folder}")
-        staging = folder / ".download"  # an interrupted download goes on here
-        for name in names:
-            hf_hub_download(hub_name, name, repo_type="dataset", local_dir=staging)
-        for name in names:  # when all are there: a part alone is of no use
-            (staging / name).replace(folder / Path(name).name)
+    wanted = [f"*{split}-*.parquet" for split in ("train", "test") if not any(folder.glob(f"{split}-*.parquet"))]
+    staging = folder / ".download"  # an interrupted download is continued here
+    with explained(
+        f"There is no {dataset} in {folder}, and it cannot be downloaded from the Hugging Face Hub",
+        "Connect this machine to the internet, or copy the data set's train-*.parquet and test-*.parquet into that "
+        "folder, or prepare partitions on another machine: python -m federation.data --help",
+    ):
+        HfApi(token=False).dataset_info(hub_name, timeout=HUB_TIMEOUT)  # snapshot_download may wait for ever
+        print(f"downloading {hub_name} from the Hugging Face Hub into {folder}", file=sys.stderr)
+        # No token: the sets are public, and an expired token would be refused.
+        snapshot_download(hub_name, repo_type="dataset", allow_patterns=wanted, local_dir=staging, token=False)
+        for path in [*staging.rglob("*.parquet")]:  # when all are there: a part alone cannot be used
+            path.replace(folder / path.name)
         shutil.rmtree(staging)
-    except Exception as error:  # whatever the Hub's client raises: no network, no such name, no answer
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(
-            f"There is no {dataset} in {folder}, and the Hugging Face Hub does not give it ({reason}).\n"
-            f"Connect this machine to the internet, or copy the data set's train-*.parquet and test-*.parquet into "
-            f"that folder, or prepare partitions on another machine: python -m federation.data --help"
-        ) from error
-
-
-def _hub_files(hub_name: str) -> list[str]:
-    """Return the names of a data set's parquet files on the Hub."""
-    from huggingface_hub import HfApi
-
-    siblings = HfApi().dataset_info(hub_name, timeout=HUB_TIMEOUT).siblings or []
-    return [sibling.rfilename for sibling in siblings if sibling.rfilename.endswith(".parquet")]
-
-
-def _within(seconds: float, task: Callable[[], list[str]]) -> list[str]:
-    """Return `task()`; raises TimeoutError after `seconds`: a name server that does not answer can hold it longer."""
-    outcome: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            outcome.put(task())
-        except Exception as error:
-            outcome.put(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        result = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer in {seconds} s") from None
-    if isinstance(result, Exception):
-        raise result
-    return result

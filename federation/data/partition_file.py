@@ -1,24 +1,16 @@
-"""The file that holds a partition, NumPy's npz: cut from a data set here, made from pictures here, or somebody's own.
-
-What is made here carries a mark. A file without one is somebody's own: it is used if it can be, and never written to.
-"""
+"""The file that holds a partition, NumPy's npz: made here, or your own. It is used or refused, and never replaced."""
 
 from __future__ import annotations
 
-import sys
+import os
 import zipfile
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
-from federation.data.hub import SOURCES, DataError
+from federation.data.hub import SOURCES, explained
 from federation.files import replaced
 
 import numpy as np
-
-# Marks: the name of the first array in a file that is made here. The array says what it was made from.
-CUT = "cut_from"
-PICTURES = "made_from_pictures"
-SHUFFLE_SEED = 42
 
 
 class Examples(NamedTuple):
@@ -28,115 +20,64 @@ class Examples(NamedTuple):
     labels: np.ndarray  # int64 [n], 0 to 9
 
 
-class OwnFileError(DataError):
-    """A file that could not be made again here is of no use."""
-
-    exit_code = 2
-
-
-def write(path: Path, examples: Examples, cut_from: list[str]) -> None:
-    """Write images and labels to `path`; `cut_from` names the files that they were cut from."""
-    _write(path, {CUT: np.array(cut_from)}, examples)
+def exists(path: Path) -> bool:
+    """Whether there is anything at `path`, such as a link to a drive that is not plugged in."""
+    return os.path.lexists(path)
 
 
-def write_pictures(path: Path, examples: Examples, folder: Path, classes: Sequence[str]) -> None:
-    """Write images and labels of the pictures in `folder` to `path`, mixed, with the names of the classes, by label."""
-    _write(path, {PICTURES: np.array(str(folder)), "classes": np.array(classes)}, _mixed(examples))
-
-
-def _write(path: Path, before: dict[str, np.ndarray], examples: Examples) -> None:
+def write(path: Path, examples: Examples, classes: Sequence[str] = ()) -> None:
+    """Write a partition, and the names of its classes, by label, unless they are the data set's own."""
+    names = {"classes": np.array(classes)} if classes else {}
     with replaced(path) as file:
-        np.savez(file, **before, images=examples.images, labels=examples.labels)  # type: ignore[arg-type]
+        np.savez(file, **names, images=examples.images, labels=examples.labels)  # type: ignore[arg-type]
 
 
-def _mixed(examples: Examples) -> Examples:
-    """Return the examples in another order, always the same: they may be sorted by label."""
-    order = np.random.RandomState(SHUFFLE_SEED).permutation(len(examples.labels))  # the same in every NumPy
-    return Examples(examples.images[order], examples.labels[order])
-
-
-def mark_of(path: Path) -> str | None:
-    """Return how `path` was made here, CUT or PICTURES; "" if it was not; None if there is nothing.
-
-    Nothing is in an empty file, too, and in one of zeros, which is what a power cut leaves. Raises DataError if `path`
-    cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(100)
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise DataError(f"{path} is a link to a file that is not there") from None
-        return None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    if not start.strip(b"\0"):
-        return None
-    name = start[30:]  # in zip, 30 bytes come before the first name
-    return next((mark for mark in (CUT, PICTURES) if name.startswith(f"{mark}.npy".encode())), "")
+def read(path: Path, dataset: str) -> Examples:
+    """Read a partition for a model of `dataset`, mixed if it is sorted by label; raises DataError if it is unusable."""
+    advice = "Remove it to have it made again from the data set, or make it again with --from_folder."
+    with explained(f"Cannot use {path}", advice, exit_code=2), path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no npz archive, or only a part of one")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:  # an archive has checksums
+            return _mixed(_checked(arrays, dataset))
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Return the names of the classes in a file, by label; none if it has the data set's own, or if it is not there."""
+    """The names of the classes in a file, by label; none if it has the data set's own, or if it is not there."""
     if not path.exists():
         return ()
     with np.load(path, allow_pickle=False) as arrays:
         return tuple(arrays.get("classes", np.array(())).tolist())
 
 
-def read(path: Path, dataset: str, available: list[str]) -> Examples | None:
-    """Return what is in `path`; None if it has to be cut: it is missing, or was cut here but is damaged or out of date.
+def _mixed(examples: Examples) -> Examples:
+    """The examples, if they are sorted by label, in another order, always the same.
 
-    Out of date is what was cut from other files than those that are `available`, if there are any. Somebody's own rows
-    come mixed. Raises DataError if `path` cannot be read, and OwnFileError if it was not cut here and does not hold
-    images and labels for a model of `dataset`.
+    Else the last tenth, which validates, would be of a class that is not trained on.
     """
-    mark = mark_of(path)
-    if mark is None and not path.exists():
-        return None
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is no npz archive, or only a part of one")
-        with np.load(path, allow_pickle=False) as arrays:
-            examples = _checked(arrays, dataset)
-            cut_from = arrays[CUT].tolist() if mark == CUT else available
-    except Exception as error:  # whatever NumPy and zipfile stumble over; the archive has checksums
-        if mark == PICTURES:
-            raise OwnFileError(
-                f"{path}, which was made from pictures, cannot be used: {error}\n"
-                "Make it again with --from_folder, or remove it to have that partition cut from the data set."
-            ) from error
-        if mark == "":
-            raise OwnFileError(
-                f"{path}, which was not made here and stays as it is, cannot be used: {error}"
-            ) from error
-        print(f"{path} is damaged ({error}): making it again", file=sys.stderr)
-        if mark is None:
-            print("If it was made from pictures, make it from them again, with --from_folder.", file=sys.stderr)
-        return None
-    if available and cut_from != available:
-        print(f"{path} was cut from other files than those beside it: making it again", file=sys.stderr)
-        return None
-    return _mixed(examples) if mark == "" else examples
+    images, labels = examples
+    if labels[0] == labels[-1] or (np.diff(labels) < 0).any():
+        return examples
+    order = np.random.RandomState(42).permutation(len(labels))  # the same in every NumPy
+    return Examples(images[order], labels[order])
 
 
 def _checked(arrays: Mapping[str, np.ndarray], dataset: str) -> Examples:
-    """Return the images and labels in `arrays` in their usual form; raises ValueError if they are of no use."""
-    for name in ("images", "labels"):
-        if name not in arrays:
-            raise ValueError(f"it has no array called {name}, only {', '.join(arrays) or 'nothing'}")
-    images, labels = arrays["images"], arrays["labels"]
+    """The images and labels in `arrays` in their usual form; raises ValueError if a model cannot train on them."""
+    if not {"images", "labels"} <= {*arrays}:
+        raise ValueError(f"it needs the arrays images and labels, and has {', '.join(arrays) or 'nothing'}")
+    images, labels, classes = arrays["images"], arrays["labels"], arrays.get("classes")
     shape = SOURCES[dataset].image_shape
     if shape[2] == 1 and images.ndim == 3:
         images = images[..., np.newaxis]
     if images.shape[1:] != shape or images.dtype != np.uint8:
-        found = f"{images.dtype} of shape {list(images.shape)}"
-        raise ValueError(f"its images are {found}, and {dataset} needs uint8 of shape {['n', *shape]}".replace("'", ""))
+        found, wanted = list(images.shape), ", ".join(map(str, shape))
+        raise ValueError(f"its images are {images.dtype} of shape {found}, and {dataset} needs uint8 of [n, {wanted}]")
     if labels.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):
-        found = f"{labels.dtype} of shape {list(labels.shape)}"
-        raise ValueError(f"its labels are {found}, and {len(images)} images need that many integers")
+        found = list(labels.shape)
+        raise ValueError(f"its labels are {labels.dtype} of shape {found}, and have to be {len(images)} integers")
     check_labels(labels)
-    classes = arrays.get("classes")
     if classes is not None and (classes.dtype.kind != "U" or classes.ndim != 1 or classes.size <= labels.max()):
         raise ValueError(f"its classes are {classes.tolist()}, and labels up to {labels.max()} need as many names")
     return Examples(images, labels.reshape(-1).astype(np.int64))

@@ -52,10 +52,8 @@ def _answer(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any], c
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, SystemExit) and error.__cause__ is None and isinstance(error.code, int):
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
         return f"it ended with exit code {error.code}: its log says why"
-    if isinstance(error, SystemExit):
-        return f"{error.__cause__ or error}"
     if isinstance(error, KeyError):
         is_the_nodes = error.args[0] in ("partition-id", "num-partitions")
         return f"it has no {error} in its --node-config" if is_the_nodes else f"KeyError: {error}"

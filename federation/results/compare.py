@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Sequence
 
 from federation.files import drawn
-from federation.flags import ArgumentParser, content, fraction, path, print_lines
+from federation.flags import ArgumentParser, content, fraction, path, run_main
 from federation.results.tables import Rows, number, read_table
 
 TESTED_ON = {"central_accuracy": "the server's test images", "accuracy": "the clients' validation images"}
@@ -107,7 +107,6 @@ def _figure(run: Run, cost: str, last_round: int) -> str:
 
 def main() -> None:
     """Print the table of the runs that the command line names, and draw the picture that it asks for."""
-    print_lines()
     parser = ArgumentParser(__doc__)
     parser.add_argument("runs", type=content(read_run), nargs="+", metavar="FOLDER", help="the results of a run")
     parser.add_argument("--accuracy", type=fraction, help="compare until then (default: the highest that all reach)")
@@ -128,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

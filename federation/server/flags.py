@@ -14,7 +14,6 @@ from federation.flags import (
     add_token_file,
     content,
     path,
-    print_lines,
     seconds,
     whole_number,
 )
@@ -71,7 +70,6 @@ def parse_run(
     parser: ArgumentParser, command_line: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, RunSettings]:
     """Like `parse_server`, for a run that is no server's; by default of this process's command line."""
-    print_lines()
     add_flags_of_a_run(parser)
     args = parser.parse_args(command_line)
     folder, resumed = args.resume or (args.results_dir, None)
