@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import deque
 from dataclasses import asdict
-from typing import NamedTuple
 
+from federation.results.activities import Activities
 from federation.wire import handshake
-from federation.wire.handshake import Identity, Key, Refused, connection_of, identity_of, key_of, name_of
+from federation.wire.handshake import Identity, Refused, connection_of, key_of, name_of
 
-from flwr.common import GetPropertiesIns, ReconnectIns
+from flwr.common import GetPropertiesIns
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
 
 GREETING_TIMEOUT = 30  # seconds
 MOST_REFUSALS = 100  # that are remembered
-
-
-class Activity(NamedTuple):
-    """What a client does, and since when by `time.monotonic()`."""
-
-    key: Key  # what tells clients apart
-    identity: Identity | None  # None: a plain Flower client
-    task: str  # Flower's, such as "fit"; "": it waits to be asked; "lost": its connection has ended
-    since: float
-
-    @property
-    def name(self) -> str:
-        """How to call the client in messages."""
-        return str(self.identity or "a plain Flower client")
-
-    @property
-    def seconds(self) -> float:
-        """How long it has been at it."""
-        return time.monotonic() - self.since
 
 
 class DeviceClientManager(ClientManager):
@@ -54,13 +34,13 @@ class DeviceClientManager(ClientManager):
         self.quiet = quiet  # about who joins: there are hundreds
         self.is_fixed = member is not None
         self.run_is_over = False
+        self.activities = Activities()
         self.random = random.Random()  # what `sample` draws from
         self._newcomers: set[str] = set()  # connections
         self._admitted: dict[str, ClientProxy] = {}  # by connection
         self._identities: dict[str, Identity] = {}  # of those admitted, by connection
         self._at_work: set[str] = set()  # connections
         self._changed = threading.Condition()
-        self._activities: dict[Key, Activity] = {}
         self._refusals: deque[str] = deque(maxlen=MOST_REFUSALS)  # the last lines
 
     def register(self, client: ClientProxy) -> bool:
@@ -78,7 +58,7 @@ class DeviceClientManager(ClientManager):
             was_admitted = self._admitted.pop(connection_of(client), None) is not None
             self._identities.pop(connection_of(client), None)
             if was_admitted:
-                self._note(client, "lost")
+                self.activities.note(client, "lost")
             number = len(self._admitted)
         if was_admitted and not self.run_is_over:  # told without the lock: a terminal may keep whoever prints waiting
             print(f"{name_of(client)} has left, {number} now")
@@ -109,14 +89,14 @@ class DeviceClientManager(ClientManager):
         """Make a client unavailable, because the server waits for its answer to a task such as "fit"."""
         with self._changed:
             self._at_work.add(connection_of(client))
-            self._note(client, task)
+            self.activities.note(client, task)
 
     def end_work(self, client: ClientProxy) -> None:
         """Make a client available again, if it is still there."""
         with self._changed:
             self._at_work.discard(connection_of(client))
             if connection_of(client) in self._admitted:
-                self._note(client, "")
+                self.activities.note(client, "")
             self._changed.notify_all()
 
     def by_cid(self) -> dict[int, ClientProxy]:
@@ -125,17 +105,6 @@ class DeviceClientManager(ClientManager):
             return {
                 self._identities[name].cid: client for name, client in self.all().items() if name in self._identities
             }
-
-    def activities(self) -> list[Activity]:
-        """Return what each client does, also those whose connection is lost, sorted by --cid."""
-        with self._changed:
-            return [self._activities[key] for key in sorted(self._activities)]
-
-    def _note(self, client: ClientProxy, task: str) -> None:
-        activity = Activity(key_of(client), identity_of(client), task, time.monotonic())
-        self._activities[activity.key] = activity
-        if task == "lost" and activity.identity is None:  # it would come back as another one
-            del self._activities[activity.key]
 
     def _greet(self, client: ClientProxy) -> None:
         """Ask a newcomer who it is, and admit it or send it away."""
@@ -151,12 +120,11 @@ class DeviceClientManager(ClientManager):
         except Refused as refused:
             line = f"{identity or 'a plain Flower client'} is refused: {refused}"
             with self._changed:
-                is_known = line in self._refusals
-                if not is_known:
-                    self._refusals.append(line)
-            if not is_known:  # once, although a client may try again and again
+                is_news = line not in self._refusals
+                self._refusals.append(line)
+            if is_news:  # once, although a client may try again and again
                 print(line)
-            self._send_away(client, identity, refused)
+            handshake.send_away(client, identity, refused, GREETING_TIMEOUT)
 
     def _admit(self, client: ClientProxy, identity: Identity | None) -> None:
         """Make a newcomer available; raises Refused if it does not fit."""
@@ -168,7 +136,7 @@ class DeviceClientManager(ClientManager):
                 self._take_in(client, identity)
             self._newcomers.discard(connection_of(client))
             self._admitted[connection_of(client)] = client
-            self._note(client, "")
+            self.activities.note(client, "")
             number = len(self._admitted)
             self._changed.notify_all()
         if not self.quiet:
@@ -192,12 +160,3 @@ class DeviceClientManager(ClientManager):
             self.member = identity
         self._identities[connection_of(client)] = identity
         client.properties = asdict(identity)  # where strategies may look
-
-    def _send_away(self, client: ClientProxy, identity: Identity | None, refused: Refused) -> None:
-        try:
-            if identity is None:
-                client.reconnect(ReconnectIns(seconds=None), GREETING_TIMEOUT, group_id=None)
-            else:
-                client.get_properties(GetPropertiesIns(handshake.refusal(refused)), GREETING_TIMEOUT, group_id=None)
-        except Exception:  # the connection ends, as it should
-            pass

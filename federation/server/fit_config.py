@@ -6,7 +6,6 @@ All random numbers of a run come from one seed, so that the same run can be had 
 from __future__ import annotations
 
 import hashlib
-import secrets
 from typing import List, NamedTuple, Tuple
 
 from federation.wire.handshake import as_number, key_of
@@ -14,17 +13,11 @@ from federation.wire.handshake import as_number, key_of
 from flwr.common import FitIns, FitRes, Scalar
 from flwr.server.client_proxy import ClientProxy
 
-MAX_SEED = 2**32 - 1  # NumPy and Keras take no larger one
 LEAST_SECONDS = 1.0  # that "auto" gives to a fit, and what it begins with
 MOST_GROWTH = 4  # from round to round: a first fit can take long to prepare, and looks slower than it is
 MARGIN = 1.1  # for boards of nearly equal speed, all of which are to finish
 
 Fits = List[Tuple[ClientProxy, FitIns]]
-
-
-def draw_seed() -> int:
-    """Return a new seed for a run."""
-    return secrets.randbelow(MAX_SEED + 1)
 
 
 def derive(seed: int, *purpose: object) -> int:

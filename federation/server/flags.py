@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from federation.flags import (
-    ArgumentParser,
-    add_data_dir,
-    add_token_file,
-    content,
-    path,
-    seconds,
-    whole_number,
-)
-from federation.results import checkpoint, run_file
-from federation.server.fit_config import AUTO, MAX_SEED, FitBound, draw_seed
+from federation.flags import ArgumentParser, add_data_dir, add_token_file, content, seconds
+from federation.results.checkpoint import Checkpoint
+from federation.results.flags import add_results_flags, read_results_flags
+from federation.server.fit_config import AUTO, FitBound
 from federation.wire import tls
 from federation.wire.addresses import Address, listen_address
 from federation.wire.handshake import Identity
@@ -33,7 +25,7 @@ class RunSettings:
     round_timeout: float  # seconds
     wait_timeout: float  # seconds
     results_dir: Path
-    resumed: checkpoint.Checkpoint | None  # None: a new run
+    resumed: Checkpoint | None  # None: a new run
     seed: int
     fit_bound: FitBound
     half_precision: bool  # models travel as float16
@@ -72,10 +64,7 @@ def parse_run(
     """Like `parse_server`, for a run that is no server's; by default of this process's command line."""
     add_flags_of_a_run(parser)
     args = parser.parse_args(command_line)
-    folder, resumed = args.resume or (args.results_dir, None)
-    seed = run_file.read(folder).get("seed", args.seed) if args.resume else args.seed
-    if args.seed not in (None, seed):
-        parser.error(f"argument --seed: the run in {folder} has seed {seed}")
+    folder, resumed, seed = read_results_flags(parser, args)
     bound: FitBound = args.fit_seconds
     given = {"resume": args.resume and folder, "fit_seconds": "auto" if bound.is_auto else bound.seconds}
     settings = RunSettings(
@@ -85,7 +74,7 @@ def parse_run(
         wait_timeout=args.wait_timeout,
         results_dir=folder,
         resumed=resumed,
-        seed=draw_seed() if seed is None else seed,
+        seed=seed,
         fit_bound=bound,
         half_precision=args.half_precision,
         flags={**vars(args), **given},
@@ -136,38 +125,10 @@ def add_flags_of_a_run(parser: ArgumentParser) -> None:
         action="store_true",
         help="send and receive models rounded to float16, in less than half the bytes (default: as they are)",
     )
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0, MAX_SEED),
-        metavar="NUMBER",
-        help="draw the run's random numbers from this one, to have the same run again (default: a new seed; run.json "
-        "keeps it)",
-    )
     add_data_dir(parser)
-    results = parser.add_mutually_exclusive_group()
-    results.add_argument(
-        "--results_dir",
-        type=new_results,
-        default=Path("results", time.strftime("%Y-%m-%d-%H%M%S")),
-        metavar="FOLDER",
-        help="where the results go (default: results/<date-time>)",
-    )
-    results.add_argument(
-        "--resume",
-        type=content(lambda folder: (folder, checkpoint.load(folder))),
-        metavar="FOLDER",
-        help="go on with the run whose results are in this folder (default: a new run)",
-    )
+    add_results_flags(parser)
 
 
 def fit_bound(text: str) -> FitBound:
     """Convert from a number of seconds above 0, or the word auto."""
     return AUTO if text == "auto" else FitBound(seconds(text))
-
-
-def new_results(text: str) -> Path:
-    """Check a folder for the results of a new run."""
-    folder = path(text)
-    if (folder / "rounds.csv").exists():
-        raise argparse.ArgumentTypeError(f"{text} holds the results of another run (--resume goes on)")
-    return folder

@@ -9,10 +9,10 @@ import sys
 import traceback
 from typing import NoReturn
 
+from federation.results.live_table import watched
 from federation.results.report import Report
 from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import ServerSettings
-from federation.server.live_table import watched
 from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
 from federation.wire import MAX_MESSAGE_BYTES
 from federation.wire.addresses import reachable_addresses
@@ -36,23 +36,24 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
     The exit code is 0 if all rounds were committed, that is if after each one a new global model was on disk, and 1
     if not.
     """
+    run = settings.run
     try:
-        report = Report(settings.run.results_dir, settings.run.resumed)
+        report = Report(run.results_dir, run.resumed)
     except OSError as error:
         sys.exit(f"server.py: cannot write results: {error}")
-    clients = DeviceClientManager(settings.token, settings.run.member)
-    server = DeviceServer(strategy, settings.run, report, clients)
+    clients = DeviceClientManager(settings.token, run.member)
+    server = DeviceServer(strategy, run, report, clients)
     address = settings.server_address
     print(f"clients connect with --server_address={' or '.join(map(str, reachable_addresses(address)))}")
     warn_if_readable(address, settings.certificates is not None, "--certificates")
     watch_connections(address.port)
     _allow_many_connections()
     try:
-        with watched(report, clients, settings):
+        with watched(report, clients.activities, run.num_rounds, run.min_num_clients, settings.plain):
             start_server(
                 server_address=str(address),
                 server=server,
-                config=ServerConfig(num_rounds=settings.run.num_rounds),
+                config=ServerConfig(num_rounds=run.num_rounds),
                 grpc_max_message_length=MAX_MESSAGE_BYTES,
                 certificates=settings.certificates,
             )

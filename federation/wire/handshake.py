@@ -7,6 +7,7 @@ identity). So the token never travels, and an answer that somebody recorded is w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -17,7 +18,7 @@ import zlib
 from typing import TYPE_CHECKING, Mapping, Sequence, Tuple, get_type_hints
 
 import numpy as np
-from flwr.common import Scalar
+from flwr.common import GetPropertiesIns, ReconnectIns, Scalar
 
 if TYPE_CHECKING:
     from flwr.server.client_proxy import ClientProxy  # which clients need not import
@@ -151,6 +152,15 @@ def check(
         raise Refused("it has no token, and this server wants one (--token_file)")
     if not hmac.compare_digest(shown.encode(), proof(token, asked["nonce"], identity).encode()):
         raise Refused("it has another token than this server (--token_file)")
+
+
+def send_away(client: ClientProxy, identity: Identity | None, refused: Refused, timeout: float) -> None:
+    """Tell a newcomer that the server refuses it, and why; a plain Flower client hears only that it is over."""
+    with contextlib.suppress(Exception):  # the connection ends, as it should
+        if identity is None:
+            client.reconnect(ReconnectIns(seconds=None), timeout, group_id=None)
+        else:
+            client.get_properties(GetPropertiesIns(refusal(refused)), timeout, group_id=None)
 
 
 def mismatch(newcomer: Identity, member: Identity) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from federation.server.client_manager import DeviceClientManager
-from federation.wire.handshake import Refused, identity_of, name_of
+from federation.wire.handshake import Refused, identity_of, name_of, send_away
 
 import pytest
 from fakes import OK, TOKEN, FakeClient, arrive, identity, learner, wait_until
@@ -118,7 +118,7 @@ def test_a_connection_that_ends_at_any_moment_does_no_harm(clients, capsys):
     greeting.join(10)
     gone = FakeClient("gone", get_properties=lambda ins: 1 / 0)
     clients._greet(gone)
-    clients._send_away(gone, identity(2), Refused("go"))
+    send_away(gone, identity(2), Refused("go"), 1)
     assert clients.all() == {} and capsys.readouterr().out == ""
 
 
@@ -176,7 +176,7 @@ def test_who_is_sampled_depends_on_the_seed_and_not_on_who_came_first():
 
 
 def tasks(clients: DeviceClientManager) -> dict[int, str]:
-    return {activity.identity.cid: activity.task for activity in clients.activities() if activity.identity}
+    return {activity.identity.cid: activity.task for activity in clients.activities.all() if activity.identity}
 
 
 def test_what_each_client_does(clients):
@@ -204,6 +204,6 @@ def test_what_each_client_does(clients):
 def test_plain_flower_clients_do_not_come_back(clients):
     plain = FakeClient("ipv4:127.0.0.1:50000")
     arrive(clients, plain)
-    assert [activity.task for activity in clients.activities()] == [""]
+    assert [activity.task for activity in clients.activities.all()] == [""]
     clients.unregister(plain)
-    assert clients.activities() == []
+    assert clients.activities.all() == []

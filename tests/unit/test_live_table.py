@@ -6,17 +6,16 @@ import re
 import sys
 import time
 
+from federation.results import live_table
+from federation.results.activities import Activities, Activity
 from federation.results.checkpoint import Checkpoint
+from federation.results.live_table import LiveTable, watched
 from federation.results.report import Report
-from federation.server import live_table
-from federation.server.client_manager import Activity, DeviceClientManager
-from federation.server.live_table import LiveTable, watched
 
 import pytest
-from fakes import MODEL, FakeClient, arrive, evaluation, fit_result, identity
+from fakes import MODEL, evaluation, fit_result, identity
 from rich.console import Console
 from test_report import member
-from test_settings import server_settings
 
 
 def activity(cid: int, task: str = "", seconds: float = 0, **changes) -> Activity:
@@ -43,9 +42,9 @@ def lines(monkeypatch):
 
     def lines(report: Report, *activities: Activity, width: int = 80, height: int = 40) -> list[str]:
         monkeypatch.setenv("LINES", str(height))
-        clients = DeviceClientManager(None, None)
-        clients._activities = {activity.key: activity for activity in activities}
-        table = LiveTable(report, clients, server_settings(monkeypatch).run)
+        known = Activities()
+        known._by_key = {activity.key: activity for activity in activities}
+        table = LiveTable(report, known, num_rounds=3, min_num_clients=2)
         console = Console(width=width)
         with console.capture() as capture:
             console.print(table.draw())
@@ -105,19 +104,18 @@ def test_many_clients(report, lines):
 
 def test_who_is_still_at_work_is_told_once_a_minute(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(live_table, "INTERVAL", 0.3)
-    clients, report = DeviceClientManager(None, None), Report(tmp_path)
-    members = [FakeClient(f"connection of {cid}", identity(cid)) for cid in range(9)]
-    arrive(clients, *members)
+    activities, report = Activities(), Report(tmp_path)
+    members = [member(cid) for cid in range(9)]
     report.start_round(4)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    with watched(report, clients, server_settings(monkeypatch, "--plain")):
-        clients.start_work(members[0], "evaluate")
+    with watched(report, activities, 5, 2, plain=True):
+        activities.note(members[0], "evaluate")
         time.sleep(0.75)
         for client in members[1:]:
-            clients.start_work(client, "fit")
-        clients.end_work(members[2])
+            activities.note(client, "fit")
+        activities.note(members[2], "")
         time.sleep(0.75)
-    told = [line for line in capsys.readouterr().out.splitlines() if "joined" not in line]
+    told = capsys.readouterr().out.splitlines()
     alone, *_, last = [re.sub(r" \d s\)", ")", line) for line in told]
     assert alone == "round 4 still waits for client 0 on pi0 (evaluating)"
     assert last == f"{alone}, {', '.join(f'client {cid} on pi{cid} (training)' for cid in (1, 3, 4, 5))}, 3 more"

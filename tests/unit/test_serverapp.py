@@ -99,9 +99,9 @@ def test_who_joins_need_not_be_told(settings, nodes, undrawn, capsys):
 
 def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(settings, nodes, undrawn, tmp_path, capsys):
     with pytest.raises(RuntimeError, match="^0 of 2 rounds done, results in "):
-        run_rounds(strategy(), settings(min_num_clients=3, wait_timeout=0.05), nodes)
+        run_rounds(strategy(), settings(min_num_clients=3, wait_timeout=0.5), nodes)
     assert capsys.readouterr().err.startswith(
-        "flower_app.py: only 2 of 3 clients were there after 0.05 s (--wait_timeout)"
+        "flower_app.py: only 2 of 3 clients were there after 0.5 s (--wait_timeout)"
     )
     assert nodes.is_over.is_set()
 

@@ -11,9 +11,8 @@ import threading
 import time
 from typing import Iterator
 
+from federation.results.activities import Activities, Activity
 from federation.results.report import Report
-from federation.server.client_manager import Activity, DeviceClientManager
-from federation.server.flags import RunSettings, ServerSettings
 from federation.wire.handshake import as_number
 
 from rich import box
@@ -30,27 +29,29 @@ COLOURS = {"fit": "green", "evaluate": "cyan", "lost": "red", "": "dim"}
 
 
 @contextlib.contextmanager
-def watched(report: Report, clients: DeviceClientManager, settings: ServerSettings) -> Iterator[None]:
-    """Show what the clients do for as long as the block lasts."""
+def watched(
+    report: Report, activities: Activities, num_rounds: int, min_num_clients: int, plain: bool
+) -> Iterator[None]:
+    """Show what the clients do for as long as the block lasts; `plain`: without the table."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     is_over = threading.Event()
     try:
-        if is_terminal and not settings.plain:
-            draw = LiveTable(report, clients, settings.run).draw
+        if is_terminal and not plain:
+            draw = LiveTable(report, activities, num_rounds, min_num_clients).draw
             # What is printed goes above it, except to a file: `server.py 2> errors`.
             with Live(get_renderable=draw, transient=True, refresh_per_second=2, redirect_stderr=os.isatty(2)):
                 yield
         else:
-            threading.Thread(target=_tell, args=(report, clients, is_over), daemon=True).start()
+            threading.Thread(target=_tell, args=(report, activities, is_over), daemon=True).start()
             yield
     finally:
         is_over.set()
 
 
-def _tell(report: Report, clients: DeviceClientManager, is_over: threading.Event) -> None:
+def _tell(report: Report, activities: Activities, is_over: threading.Event) -> None:
     """Print once a minute who has been at work for longer than that."""
     while not is_over.wait(INTERVAL):
-        busy = [activity for activity in clients.activities() if activity.seconds >= INTERVAL]
+        busy = [activity for activity in activities.all() if activity.seconds >= INTERVAL]
         names = [f"{activity.name} ({now(activity)})" for activity in busy if activity.task not in ("", "lost")]
         if len(names) > MOST_NAMES:
             names[MOST_NAMES:] = [f"{len(names) - MOST_NAMES} more"]
@@ -61,12 +62,13 @@ def _tell(report: Report, clients: DeviceClientManager, is_over: threading.Event
 class LiveTable:
     """The round, and a row for each client: what it does now, and how it did in its last round."""
 
-    def __init__(self, report: Report, clients: DeviceClientManager, settings: RunSettings) -> None:
-        self.report, self.clients, self.settings = report, clients, settings
+    def __init__(self, report: Report, activities: Activities, num_rounds: int, min_num_clients: int) -> None:
+        self.report, self.activities = report, activities
+        self.num_rounds, self.min_num_clients = num_rounds, min_num_clients
 
     def draw(self) -> Group:
         """Draw the table, in at most half of the terminal's height: those who are at work come first."""
-        activities = self.clients.activities()
+        activities = self.activities.all()
         rows = max(1, shutil.get_terminal_size().lines // 2 - 5)  # beside headline, titles, the line below
         shown = activities
         if len(activities) > rows:
@@ -80,14 +82,14 @@ class LiveTable:
 
     def _headline(self, activities: list[Activity]) -> str:
         """Describe the round: how long it takes, and when the run will be over, by the rounds before."""
-        num_rounds, started = self.settings.num_rounds, self.report.round_started
+        num_rounds, started = self.num_rounds, self.report.round_started
         current = self.report.round + (started is None)
         if current > num_rounds:
             return f"{num_rounds} of {num_rounds} rounds are over"
         title = f"round {current} of {num_rounds}"
         if started is None:
             here = sum(activity.task != "lost" for activity in activities)
-            return f"{title}: {here} of {self.settings.min_num_clients} clients are here"
+            return f"{title}: {here} of {self.min_num_clients} clients are here"
         elapsed = time.monotonic() - started
         earlier = [seconds for seconds in self.report.durations[-RECENT:] if math.isfinite(seconds)]
         if not earlier:
