@@ -92,10 +92,10 @@ def anchors(document: Path) -> set[str]:
 
 def project_files() -> list[str]:
     """The files that git would not ignore; found without git, as this may be an unpacked archive."""
-    patterns = [".git/", *(ROOT / ".gitignore").read_text().splitlines()]
+    patterns = [".git", *(ROOT / ".gitignore").read_text().splitlines()]
 
     def is_ignored(path: Path) -> bool:
-        names = [path.name, str(path.relative_to(ROOT))]
+        names = [path.name, f"/{path.relative_to(ROOT)}", str(path.relative_to(ROOT))]
         if path.is_dir():
             names += [f"{name}/" for name in names]
         return any(fnmatch(name, pattern) for name in names for pattern in patterns)
