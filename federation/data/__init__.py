@@ -1,0 +1,1 @@
+"""Which images a client has."""
