@@ -84,12 +84,8 @@ class Variant(NamedTuple):
     params=[
         pytest.param(Variant(), id=""),
         pytest.param(Variant(server_flags=("--half_precision",)), id="half precision", marks=pytest.mark.slow),
-        pytest.param(
-            Variant(client_python=PY38_PYTORCH), id="clients on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]
-        ),
-        pytest.param(
-            Variant(server_python=PY38_PYTORCH), id="server on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]
-        ),
+        pytest.param(Variant(client_python=PY38_PYTORCH), id="clients on 1.11", marks=needs_py38_pytorch),
+        pytest.param(Variant(server_python=PY38_PYTORCH), id="server on 1.11", marks=needs_py38_pytorch),
     ]
 )
 def variant(request) -> Variant:

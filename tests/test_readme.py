@@ -17,14 +17,7 @@ import pytest
 from conftest import copy_sample
 from processes import DEADLINE, ROOT
 
-PAGES = [
-    "README.md",
-    "docs/devices.md",
-    "docs/running.md",
-    "docs/changing.md",
-    "docs/troubleshooting.md",
-    "docs/engines.md",
-]
+PAGES = ["README.md", *(f"docs/{page}.md" for page in ("devices", "running", "changing", "troubleshooting", "engines"))]
 DOCUMENTS = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "base_images/README.md", "benchmarks/README.md"]
 MADE_LATER = re.compile(  # files that are made by running the commands
     r"(\./)?(\.venv|data|data_fashion|own_data|photos|fleet/boards\.yml|results|certificates|digits\.(keras|onnx)|ca\.(crt|key)|server\.(pem|key))\b.*"
@@ -63,12 +56,8 @@ class Block(NamedTuple):
 
 
 def blocks(*documents: str) -> list[Block]:
-    return [block for document in documents for block in blocks_of(document)]
-
-
-def blocks_of(document: str) -> list[Block]:
     found, comment, title = [], "", ""
-    text = (ROOT / document).read_text()
+    text = "".join((ROOT / document).read_text() for document in documents)
     for match in re.finditer(r"^```(\w*)\n((?:.*\n)*?)```|^<!-- (.*) -->$|^\*\*(.+?)\.\*\*|^#+ (.*)$", text, re.M):
         if match[3]:
             comment = match[3]
@@ -101,10 +90,10 @@ def project_files() -> list[str]:
             names += [f"{name}/" for name in names]
         return any(fnmatch(name, pattern) for name in names for pattern in patterns)
 
-    found = []
+    found: list[Path] = []
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [name for name in folders if not is_ignored(Path(folder, name))]
-        found += [path for path in (Path(folder, name) for name in files) if not is_ignored(path)]
+        found += [Path(folder, name) for name in files if not is_ignored(Path(folder, name))]
     return [str(path.relative_to(ROOT)) for path in found]
 
 
@@ -116,9 +105,8 @@ def test_links_and_pictures(document):
         target = (ROOT / document).parent / name if name else ROOT / document
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
-    for line in (ROOT / document).read_text().splitlines():
-        if line.startswith("!["):
-            assert re.fullmatch(r"!\[[^]]{20,}\]\(\S+\)", line), f"a picture needs a text that describes it: {line}"
+    for picture in re.findall(r"^!\[.*", prose(document), re.M):
+        assert re.fullmatch(r"!\[[^]]{20,}\]\(\S+\)", picture), f"a picture needs a text that describes it: {picture}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -184,14 +172,6 @@ def test_every_flag_is_explained():
     assert set().union(*map(flags, scripts)) <= explained | of_flwr_run | {"--help"}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_commands_can_be_pasted(document):
-    """Into zsh, too, where what follows # is no comment; and in a folder whose path has blanks in it."""
-    for line in (line for block in blocks(document) if block.language in ("bash", "") for line in block.commands()):
-        assert not re.search(r"(^|\s)#", line), f"a comment in a command: {line}"
-        assert not re.search(r'(?<!")\$(\(pwd\)|PWD)|`', line), f'"$(pwd)" needs its quotes: {line}'
-
-
 # The tables of faults, by how their rows begin, with the tests' marks: @pytest.mark.fault("killed client").
 FAULTS = {
     "a client starts before the server": "early client",
@@ -237,6 +217,11 @@ def test_every_block_is_run_or_needs_hardware(document):
             runner = (ROOT / block.comment.replace("run by ", "", 1)).read_text()
             script = re.search(r"\w+\.(sh|py)", block.text)
             assert (script[0] if script else f'"{block.title}"') in runner, block
+        for line in (
+            block.commands() if block.language in ("bash", "") else ()
+        ):  # pasted, into zsh and with blanks in paths
+            assert not re.search(r"(^|\s)#", line), f"a comment in a command: {line}"
+            assert not re.search(r'(?<!")\$(\(pwd\)|PWD)|`', line), f'"$(pwd)" needs its quotes: {line}'
 
 
 def copy_project(folder: Path) -> None:
@@ -345,15 +330,10 @@ def test_what_to_change_next(start, copy, address, environment, title):
     assert diffs.keys() == CHANGES.keys()
     apply(diffs[title], copy)
     copy_sample(copy / "data_fashion")
-    server = start(
-        "server.py", "--rounds", 1, "--epochs", 1, "--server_address", address, "--results_dir", "results/new", cwd=copy
-    )
-    clients = [
-        start(
-            "client_pytorch.py", "--cid", cid, "--server_address", address, *CHANGES[title], cwd=copy, env=environment
-        )
-        for cid in (0, 1)
-    ]
+    common = "--server_address", address
+    server = start("server.py", *common, "--rounds", 1, "--epochs", 1, "--results_dir", "results/new", cwd=copy)
+    words = "client_pytorch.py", *common, *CHANGES[title], "--cid"
+    clients = [start(*words, cid, cwd=copy, env=environment) for cid in (0, 1)]
     assert server.exit_code() == 0, server.output + clients[0].output
     assert "round 1: 2 results and 0 failures" in server.output
     assert [client.exit_code() for client in clients] == [0, 0], clients[0].output

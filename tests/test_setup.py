@@ -30,11 +30,8 @@ class Project:
         folder.mkdir()
         shutil.copy(ROOT / "setup_venv.sh", folder)
         write_program(folder / "uv", 'echo "uv $@"')
-        told = "PIP_", "UV_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(told)}
-        path = f"{folder}:{os.environ['PATH']}"
-        settings = {"HOME": str(folder), "XDG_CONFIG_DIRS": str(folder), "PIP_NO_INDEX": "1"}
-        self.environment.update(PYTHON=sys.executable, PATH=path, **settings)
+        path, settings = f"{folder}:{os.environ['PATH']}", dict.fromkeys(("HOME", "XDG_CONFIG_DIRS"), str(folder))
+        self.environment = {"PYTHON": sys.executable, "PATH": path, **settings, "PIP_NO_INDEX": "1"}
 
     def set_up(self, requirement: str = "pip", stdout: int = subprocess.PIPE) -> tuple[int, str]:
         """The exit code, and what is printed."""
