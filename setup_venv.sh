@@ -5,34 +5,30 @@
 #     ./setup_venv.sh requirements_pytorch.txt requirements_tf.txt
 #
 # Needs a 64-bit Python from 3.9 to 3.13 and, the first time, the internet; with the files unchanged it has nothing to
-# do. PYTHON=/path/to/python3 before it chooses the Python of a new .venv. One that does not work is made anew.
+# do. PYTHON=/path/to/python3 before it chooses the Python. A .venv that this script did not finish, for this folder,
+# Python and machine, is deleted and made again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-
 case "${1:-}" in
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    "") sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    "" | -*) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
-
 stop() { echo "setup_venv.sh: $1" >&2; exit 1; }
 
-# What the Python $1 is, such as "64-bit Python 3.11"; fails if it does not run.
+# What the Python $1 is, such as "64-bit Python 3.11 on aarch64"; fails if it does not run.
 describe() {
-    "$1" -c 'import sys; print("%d-bit Python %d.%d" % ((64 if sys.maxsize > 2**32 else 32,) + sys.version_info[:2]))' \
-        2> /dev/null
+    "$1" -c 'import platform, sys; bits = 64 if sys.maxsize > 2**32 else 32
+print("%d-bit Python %d.%d on %s" % ((bits,) + sys.version_info[:2] + (platform.machine(),)))' 2> /dev/null
 }
-suits() { [[ $(describe "$1") =~ ^64-bit\ Python\ 3\.(9|1[0-3])$ ]]; }
+suits() { [[ $(describe "$1") =~ ^64-bit\ Python\ 3\.(9|1[0-3])\  ]]; }
+for_here() { echo "$(describe .venv/bin/python) in $(pwd -P)"; }
 
 find_python() {
-    local candidate is found=''
-    local candidates=(python3 python3.13 python3.12 python3.11 python3.10 python3.9)
+    local found='' is candidates=(python3 python3.13 python3.12 python3.11 python3.10 python3.9)
     [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
-    for candidate in "${candidates[@]}"; do
-        if suits "$candidate"; then
-            echo "$candidate"
-            return
-        fi
-        ! is=$(describe "$candidate") || found+="${found:+, }$is ($candidate)"
+    for python in "${candidates[@]}"; do
+        ! suits "$python" || return 0
+        ! is=$(describe "$python") || found+="${found:+, }$is ($python)"
     done
     found="needs a 64-bit Python from 3.9 to 3.13, and there is ${found:-no ${PYTHON:-python3}}"
     [[ $found != *32-bit\ Python* ]] || stop "$found
@@ -42,69 +38,36 @@ Install one beside it: python3.13 and python3.13-venv with apt, python3.13 with 
 with uv (https://docs.astral.sh/uv): uv python install 3.13. Then: PYTHON=python3.13 ./setup_venv.sh $*"
 }
 
-# Is all that was installed still there (an installation may have been broken off, a card may have lost files), for this
-# Python, which the system may have replaced, for this processor and this folder?
-has_packages() {
-    .venv/bin/python -I -c '
-import os, sys, sysconfig
-from pathlib import Path
-packages, suffix = Path(sysconfig.get_path("purelib")), sysconfig.get_config_var("EXT_SUFFIX")
-in_place = packages.is_dir() and Path(sys.prefix).samefile(".venv")
-records = [(info / "RECORD").read_text(encoding="utf-8") for info in packages.glob("*.dist-info")]
-files = [line.rsplit(",", 2)[0].strip("\"") for record in records for line in record.splitlines()]
-complete = all(os.path.exists(packages / file) for file in files if not file.endswith(".pyc"))
-compiled = packages.glob("*/*.%s-*.so" % sys.implementation.cache_tag)
-sys.exit(not (in_place and complete and all(path.name.endswith(suffix) for path in compiled)))'
-}
-has_pip() {
-    .venv/bin/python -I -c 'import pip' || # uv leaves it out
-        { grep '^uv = ' .venv/pyvenv.cfg && .venv/bin/python -m ensurepip --default-pip; }
-}
-can_be_activated() (
-    set +eu
-    # shellcheck source=/dev/null
-    source .venv/bin/activate
-    [ "$VIRTUAL_ENV" -ef .venv ]
-)
-works() {
-    suits .venv/bin/python && { has_packages && can_be_activated && has_pip; } &> /dev/null
-}
-
-are_installed() {
-    local file
-    for file in "$@"; do
-        cmp -s "$file" ".venv/installed/${file##*/}" || return
-    done
-}
-
-if works; then
-    ! are_installed "$@" || exit 0
+if suits .venv/bin/python && [ "$(for_here)" = "$(cat .venv/installed/for 2> /dev/null)" ]; then
+    changed=
+    for file in "$@"; do cmp -s "$file" ".venv/installed/${file##*/}" || changed=yes; done
+    [ -n "$changed" ] || exit 0
 else
-    find_python "$@" > /dev/null
-    [ ! -e .venv ] || echo "setup_venv.sh: .venv is damaged or was made elsewhere, and is made anew"
+    PATH=${PATH//"$(pwd -P)/.venv/bin:"/} # where .venv is activated, python3 is the one in there
+    find_python "$@"
+    [ ! -e .venv ] || echo "setup_venv.sh: .venv is unfinished, damaged or was made elsewhere: making it again"
     rm -rf .venv
-    python=$(find_python "$@") # again: if .venv is activated, python3 was the one in there
-    "$python" -m venv .venv || {
-        rm -rf .venv
+    "$python" -m venv .venv ||
         stop "$python cannot make virtual environments. On Debian, Ubuntu, Raspberry Pi OS: sudo apt install python3-venv"
-    }
+    mkdir .venv/installed
 fi
 
-# pip has settings, such as a company's index and certificate, that uv does not read; uv is several times faster.
-has_pip_settings() { [ -n "$(.venv/bin/python -m pip config list 2>&1)${REQUESTS_CA_BUNDLE:-}${CURL_CA_BUNDLE:-}" ]; }
-has_uv_settings() {
-    [[ ${!UV_*} =~ INDEX|FIND_LINKS|CONFIG_FILE ]] ||
-        grep -qs index "${XDG_CONFIG_HOME:-${HOME:-}/.config}/uv/uv.toml" /etc/uv/uv.toml
-}
-# Settings that say where to install are for other places than .venv.
-run_pip() { .venv/bin/python -m pip install --quiet --no-user --target= --root=/ --prefix="$PWD/.venv" "$@"; }
 echo "installing $* into .venv (a few hundred megabytes, more on x86_64 Linux)"
-if has_uv_settings || ! has_pip_settings; then
+# uv is several times faster, but does not read pip's settings, such as a company's package index or certificate.
+pip=(.venv/bin/python -m pip install --no-user --disable-pip-version-check) installer=("${pip[@]}") quiet=--quiet
+[ ! -t 1 ] || quiet=
+if [ -z "$(.venv/bin/python -m pip config list 2>&1)${REQUESTS_CA_BUNDLE:-}${CURL_CA_BUNDLE:-}" ]; then
     export PATH="$PWD/.venv/bin:$PATH" UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
-    uv --version &> /dev/null || run_pip uv
-    uv pip install --quiet --python .venv/bin/python "${@/#/-r}"
-else
-    run_pip "${@/#/-r}"
+    uv --version &> /dev/null || "${pip[@]}" --quiet uv
+    installer=(uv pip install --python .venv/bin/python)
 fi
-mkdir -p .venv/installed
-cp "$@" .venv/installed/
+rm -rf .venv/unfinished
+mv .venv/installed .venv/unfinished # whatever ends this, what is left does not count as finished
+touch .venv/unfinished
+"${installer[@]}" ${quiet:+"$quiet"} "${@/#/-r}" || { # without internet, for example, when nothing has changed yet
+    [ "$(echo .venv/lib/python3*/site-packages)" -nt .venv/unfinished ] || mv .venv/unfinished .venv/installed
+    stop "could not install $*: see above"
+}
+cp "$@" .venv/unfinished/
+for_here > .venv/unfinished/for
+mv .venv/unfinished .venv/installed

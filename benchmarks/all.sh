@@ -34,17 +34,14 @@ measure accuracy pytorch --data_dir "$data" --num_partitions 2
 measure accuracy tf --data_dir "$data" --num_partitions 2
 measure accuracy pytorch --mnist --data_dir "$data" --num_partitions 2
 measure accuracy tf --mnist --data_dir "$data" --num_partitions 2
+measure accuracy_over_time --data_dir "$data" --seconds 30 --picture _static/accuracy_over_time.png
 measure client_costs
 measure several_clients
 measure many_clients
-measure ablations
-measure accuracy_over_time --data_dir "$data" --seconds 30 --picture _static/accuracy_over_time.png
 measure engines simulation
 measure engines simulation --clients 200 --images 270
 measure engines deployment
-boards=(--data_dir "$data" --points "$results/unequal_boards.csv" --picture _static/unequal_boards.png)
-modes=(whole fit_seconds=auto fit_seconds=1 round_timeout=10)
-measure unequal_boards "${boards[@]}" --kinds pytorch-mnist --seeds 1 --budget 70 --modes "${modes[@]}"
-link=(--points "$results/shared_link.csv" --modes full half --models mnist cifar10)
-measure shared_link "${link[@]}"
-measure shared_link "${link[@]}" --mbit 0 --data_dir "$data" --seeds 1 2 3
+measure unequal_boards --data_dir "$data" --picture _static/unequal_boards.png
+measure shared_link
+measure shared_link --mbit 0 --data_dir "$data" --seed 1
+measure shared_link --mbit 0 --data_dir "$data" --seed 2

@@ -1,7 +1,7 @@
 """The baseline: training and evaluation as in the frameworks' tutorials, on float32 images in memory.
 
 As a script, it prints how long fit and evaluate of a client take and how long the baseline's with the same model, as
-JSON. `client_costs.py` calls it, in the folder of the project that it measures; hence no import of `common` here.
+JSON, for `client_costs.py`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def load_client(framework: str, seed: int) -> Any:
 
 def tasks(framework: str, dataset: str, data_dir: Path) -> dict[str, Callable[[], object]]:
     """Return fit and evaluate of a client and of the baseline, by name."""
-    from federation.data.partitions import Partition  # of that project
+    from federation.data.partitions import Partition
 
     client = load_client(framework, seed=0)
     train_set, validation_set = client.load_partition(Partition(dataset, 0, 1, data_dir))

@@ -2,9 +2,6 @@
 
     python benchmarks/client_costs.py
     python benchmarks/client_costs.py --frameworks pytorch --datasets mnist --repeat 5
-    python benchmarks/client_costs.py --project ../another_checkout
-
-The last one takes client, server and .venv from another checkout.
 
 - "start" is from the start of the process until the server sees the client, its partition being prepared and the
   number of threads known.
@@ -21,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -52,11 +48,11 @@ def imports(framework: str) -> tuple[float, float]:
 def start_and_peak(framework: str, dataset: str, data_dir: Path, args: argparse.Namespace) -> list[str]:
     """Return the cells about start and memory."""
     imports(framework)  # the first one reads the files from the disk
-    run_federation(framework, dataset, data_dir, project=args.project)  # finds out the number of threads
+    run_federation(framework, dataset, data_dir)  # finds out the number of threads
     measured = []
     for _ in range(args.repeat):
         floor = imports(framework)
-        federation = run_federation(framework, dataset, data_dir, project=args.project)
+        federation = run_federation(framework, dataset, data_dir)
         measured.append((*floor, federation.start_seconds, peak_mb(federation)))
     floor, floor_mb, start, peak = map(median, zip(*measured))
     return [f"{start:.2f} s", f"{floor:.2f} s", f"{start / floor:.2f}", f"{peak - floor_mb:.0f} MB"]
@@ -66,7 +62,7 @@ def training(framework: str, dataset: str, data_dir: Path, args: argparse.Namesp
     """Return the cells about fit and evaluate."""
     script = Path(__file__).parent.resolve() / "baseline.py"
     command = [sys.executable, str(script), framework, dataset, str(data_dir), str(args.repeat)]
-    output = subprocess.check_output(command, cwd=args.project, stderr=subprocess.DEVNULL)
+    output = subprocess.check_output(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     s = json.loads(output.splitlines()[-1])
     return [
         *(f"{s['fit']:.2f} s", f"{s['baseline fit']:.2f} s", f"{s['fit'] / s['baseline fit']:.2f}"),
@@ -81,11 +77,7 @@ def main() -> None:
     parser.add_argument("--frameworks", nargs="+", default=list(MODULE), choices=list(MODULE))
     parser.add_argument("--datasets", nargs="+", default=list(NUM_IMAGES), choices=list(NUM_IMAGES))
     parser.add_argument("--repeat", type=int, default=3, help="measurements of each kind (default: %(default)s)")
-    parser.add_argument("--project", type=Path, default=ROOT, help="which checkout to measure (default: this one)")
     args = parser.parse_args()
-    python = str(args.project.resolve() / ".venv/bin/python")
-    if args.project != ROOT and sys.executable != python:  # all of this with the versions of that checkout
-        os.execv(python, [python, *sys.argv])
 
     print(versions())
     columns = "client", "start", "imports", "ratio", "peak", "fit", "baseline", "ratio", "evaluate", "baseline", "ratio"

@@ -9,41 +9,34 @@ import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Iterable, Mapping, Sequence
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
-from federation.data import partition_file
-from federation.data.hub import SOURCES
-from federation.data.partition_file import Examples
-
 import numpy as np
-from processes import ROOT, Federation, Processes, federate
+from flwr.server.strategy import FedAvg
+from processes import Federation, Processes, federate
 
+IMAGE_SHAPE = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 NUM_IMAGES = {"mnist": 2250, "cifar10": 1000}  # a client's; a tenth of them is for validation
 TIMEOUT = 3600  # seconds; for a federation
 
 
-def noise(dataset: str, count: int) -> Examples:
-    """Return random images and labels: as good as real ones where only time and memory count."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, size=(count, *SOURCES[dataset].image_shape), dtype=np.uint8)
-    return Examples(images, random.integers(0, 10, size=count))
-
-
-def write_partitions(dataset: str, num_clients: int, data_dir: Path) -> None:
-    """Make a data folder with partitions of noise, where clients look for theirs."""
-    examples = noise(dataset, NUM_IMAGES[dataset])
+def write_partitions(dataset: str, num_clients: int, data_dir: Path, count: int | None = None) -> None:
+    """Make a data folder with partitions of noise, which takes as long as images, where clients look for theirs."""
+    random, count = np.random.default_rng(0), count or NUM_IMAGES[dataset]
+    images = random.integers(0, 256, size=(count, *IMAGE_SHAPE[dataset]), dtype=np.uint8)
+    labels = random.integers(0, 10, size=count)
+    folder = data_dir / dataset / str(num_clients)
+    folder.mkdir(parents=True, exist_ok=True)
     for cid in range(num_clients):
-        partition_file.write(data_dir / dataset / str(num_clients) / f"{cid}.npz", examples)
+        np.savez(folder / f"{cid}.npz", images=images, labels=labels)
 
 
-def run_federation(
-    framework: str, dataset: str, data_dir: Path, num_clients: int = 1, rounds: int = 1, project: Path = ROOT
-) -> Federation:
-    """Run the real server and clients of `project` on partitions of `write_partitions`."""
+def run_federation(framework: str, dataset: str, data_dir: Path, num_clients: int = 1, rounds: int = 1) -> Federation:
+    """Run the real server and clients on partitions of `write_partitions`."""
     flags = ("--num_clients", num_clients, "--data_dir", data_dir, *(["--mnist"] if dataset == "mnist" else []))
-    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder), project) as processes:
+    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder)) as processes:
         script = f"client_{framework}.py"
         return federate(processes, script, ("--rounds", rounds), flags, num_clients, timeout=TIMEOUT)
 
@@ -53,14 +46,33 @@ def peak_mb(federation: Federation) -> float:
     return max(float(row["peak_memory_mb"]) for row in federation.client_rows)
 
 
-def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Append rows to a CSV file, which begins with the names of the columns."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        table = csv.DictWriter(file, columns)
-        if is_new:
-            table.writeheader()
-        table.writerows(rows)
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file as they are by now; none, if there is no such file yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TimedFedAvg(FedAvg):
+    """Flower's FedAvg over `count` clients, with a note of each round."""
+
+    def __init__(self, count: int, **arguments: Any) -> None:
+        minimum = dict.fromkeys(("min_fit_clients", "min_evaluate_clients", "min_available_clients"), count)
+        super().__init__(**minimum, **arguments)
+        self.rounds: list[tuple[int, float]] = []  # clients, seconds
+
+    def configure_fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Start the clock."""
+        self.started = time.monotonic()
+        return super().configure_fit(*args, **kwargs)
+
+    def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> Any:
+        """Stop the clock; print the seconds."""
+        aggregated = super().aggregate_evaluate(server_round, results, failures)
+        self.rounds.append((len(results), time.monotonic() - self.started))
+        print(f"round {server_round}: {len(results)} tests, {self.rounds[-1][1]:.1f} s", flush=True)
+        return aggregated
 
 
 def versions() -> str:

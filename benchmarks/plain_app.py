@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from federation.data.partitions import Partition, load_partition
 
+from common import TimedFedAvg
 from flwr.client import Client
 from flwr.clientapp import ClientApp
 from flwr.common import Context, Scalar
 from flwr.server import ServerAppComponents, ServerConfig
-from flwr.server.strategy import FedAvg
 from flwr.serverapp import ServerApp
 
 
@@ -30,35 +29,10 @@ def make_client(context: Context) -> Client:
     return FlowerClient("mnist", *load_partition(partition)).to_client()
 
 
-class TimedFedAvg(FedAvg):
-    """Flower's FedAvg; it prints when rounds and their parts begin and end."""
-
-    def configure_fit(self, server_round, parameters, client_manager):  # type: ignore[no-untyped-def]
-        """Note the beginning of a round."""
-        self.started = time.monotonic()
-        return super().configure_fit(server_round, parameters, client_manager)
-
-    def aggregate_fit(self, server_round, results, failures):  # type: ignore[no-untyped-def]
-        """Print how long the fits took."""
-        print(f"round {server_round}: {len(results)} fits, {time.monotonic() - self.started:.1f} s", flush=True)
-        return super().aggregate_fit(server_round, results, failures)
-
-    def aggregate_evaluate(self, server_round, results, failures):  # type: ignore[no-untyped-def]
-        """Print how long the round took."""
-        aggregated = super().aggregate_evaluate(server_round, results, failures)
-        print(f"round {server_round}: {len(results)} tests, {time.monotonic() - self.started:.1f} s", flush=True)
-        return aggregated
-
-
 def make_server(context: Context) -> ServerAppComponents:
     """Return FedAvg over all clients."""
     num_clients, rounds = int(os.environ["NUM_CLIENTS"]), int(os.environ["ROUNDS"])
-    strategy = TimedFedAvg(
-        min_fit_clients=num_clients,
-        min_evaluate_clients=num_clients,
-        min_available_clients=num_clients,
-        on_fit_config_fn=fit_config,
-    )
+    strategy = TimedFedAvg(num_clients, on_fit_config_fn=fit_config)
     return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=rounds))
 
 

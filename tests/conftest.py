@@ -1,4 +1,4 @@
-"""What tests share: fixtures that start the real scripts, data, the list of faults and its report."""
+"""What tests share: fixtures that start the real scripts, and data."""
 
 from __future__ import annotations
 
@@ -23,53 +23,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FRAMEWORKS = ("pytorch", "tf")
 
-# Other versions of Flower than that of the default environment, which is the newest: one from between, and the package
-# sets of the images for Jetsons, with Python 3.8. run_tests.sh installs them where it can.
+# Other versions of Flower than the newest: one from between, and the package sets of the images for Jetsons, with
+# Python 3.8. `run_tests.sh --all` installs them; the tests that need them run only then.
 FLOWER_1_25 = ROOT / ".venv-flower-1.25/bin/python"
 PY38_TF = ROOT / ".venv-py38-tf/bin/python"
 PY38_PYTORCH = ROOT / ".venv-py38-pytorch/bin/python"
-needs_py38_tf = pytest.mark.skipif(not PY38_TF.exists(), reason="there is no Python 3.8 on this machine")
-with_all = "run_tests.sh --all makes it"
-needs_flower_1_25 = pytest.mark.skipif(not FLOWER_1_25.exists(), reason=f"no .venv-flower-1.25: {with_all}")
-needs_py38_pytorch = pytest.mark.skipif(
-    not PY38_PYTORCH.exists(), reason=f"no .venv-py38-pytorch: {with_all}, if there is a Python 3.8"
-)
-
-# The faults that a federation has to survive. A test that shows one of them has the mark `fault(name)`; the report at
-# the end of a test run lists them.
-FAULTS = {
-    "early client": "a client that starts 30 s before the server",
-    "killed client": "a client that is killed, idle or in mid-fit",
-    "error in a fit": "a client whose fit raises an error",
-    "too few clients": "fewer clients than the minimum remain",
-    "replacement": "a replacement joins in time",
-    "short outage": "60 s without network while a result is under way",
-    "long outage": "300 s without network while the client is idle",
-    "frozen client": "a client that is frozen while it gets a large model",
-    "late result": "a result that comes after the timeout",
-    "killed server": "a server that is killed, at any moment, and resumed",
-    "half a checkpoint": "a server killed while it writes a checkpoint; a full disk",
-    "stopped server": "Ctrl-C and SIGTERM to the server",
-    "stopped client": "Ctrl-C and SIGTERM to a client",
-    "error in the server": "an error in the strategy, the report, the evaluation",
-    "bad result": "a bad result among good ones",
-    "other numbers": "results in other types of numbers than the model's",
-    "tables": "tables that are damaged, or cannot be written for a while or at all",
-    "output": "names that the terminal cannot show",
-    "failed round": "a round in which all clients fail",
-    "no initial model": "the client asked for the initial model dies",
-    "misfit": "a client that does not fit the others",
-    "certificates": "wrong certificates, TLS on one side only",
-    "token": "a client without the token",
-    "no internet": "no internet",
-    "old Python": "50 normal runs on Python 3.8 with Flower 1.11.1",
-    "flapping server": "200 servers that come and go",
-    "mixed versions": "Flower 1.6.0, 1.11.1, 1.25.0 and the newest in one federation",
-    "power cut": "a board that loses power in mid-round",
-    "restarted board": "a board that restarts in mid-round",
-    "pulled cable": "a board whose network cable is pulled out for 20 s",
-    "noise": "random bytes, HTTP and 1,000 connections to the server's port",
-}
+needs_py38_tf = pytest.mark.needs(PY38_TF)
+needs_flower_1_25 = pytest.mark.needs(FLOWER_1_25)
+needs_py38_pytorch = pytest.mark.needs(PY38_PYTORCH)
 
 
 def pytest_addoption(parser):
@@ -77,45 +38,19 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "fault(name): shows that the federation survives this fault")
+    config.addinivalue_line("markers", "fault(name): shows that the federation survives this fault (test_readme.py)")
+    config.addinivalue_line("markers", "needs(python): runs with --all only, if there is this Python")
     config.addinivalue_line("markers", "slow: takes minutes; runs with --all only")
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if item.get_closest_marker("slow") and not config.getoption("--all"):
+        needed = [mark.args[0] for mark in item.iter_markers("needs")]
+        if (needed or item.get_closest_marker("slow")) and not config.getoption("--all"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: ./run_tests.sh --all"))
-        for mark in item.iter_markers("fault"):
-            item.user_properties.append(("fault", mark.args[0]))
-
-
-def pytest_terminal_summary(terminalreporter):
-    """List the faults, what came of their tests and how long these took, and the figures that tests recorded."""
-    figures = [
-        value
-        for report in terminalreporter.stats.get("passed", [])
-        for name, value in report.user_properties
-        if name == "figure"
-    ]
-    if figures:
-        terminalreporter.section("figures")
-        for figure in figures:
-            terminalreporter.line(figure)
-    outcomes: dict[str, dict[str, int]] = {}
-    seconds: dict[str, float] = {}
-    for outcome in ("passed", "failed", "error", "skipped"):
-        for report in terminalreporter.stats.get(outcome, []):
-            properties = getattr(report, "user_properties", [])  # a file that cannot be imported has none
-            for fault in [value for name, value in properties if name == "fault"]:
-                counts = outcomes.setdefault(fault, {})
-                counts[outcome] = counts.get(outcome, 0) + 1
-                seconds[fault] = seconds.get(fault, 0) + report.duration
-    if outcomes:
-        terminalreporter.section("faults survived")
-        for fault, description in FAULTS.items():
-            if fault in outcomes:
-                counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes[fault].items())
-                terminalreporter.line(f"{description:<66} {counted:<22} {seconds[fault]:6.1f} s")
+        for python in needed:
+            if not python.exists():
+                item.add_marker(pytest.mark.skip(reason=f"{python} is missing: is there a Python 3.8?"))
 
 
 @pytest.fixture
@@ -149,12 +84,8 @@ class Variant(NamedTuple):
     params=[
         pytest.param(Variant(), id=""),
         pytest.param(Variant(server_flags=("--half_precision",)), id="half precision", marks=pytest.mark.slow),
-        pytest.param(
-            Variant(client_python=PY38_PYTORCH), id="clients on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]
-        ),
-        pytest.param(
-            Variant(server_python=PY38_PYTORCH), id="server on 1.11", marks=[pytest.mark.slow, needs_py38_pytorch]
-        ),
+        pytest.param(Variant(client_python=PY38_PYTORCH), id="clients on 1.11", marks=needs_py38_pytorch),
+        pytest.param(Variant(server_python=PY38_PYTORCH), id="server on 1.11", marks=needs_py38_pytorch),
     ]
 )
 def variant(request) -> Variant:

@@ -10,7 +10,7 @@ from federation.results.tables import read_table
 
 import numpy as np
 import pytest
-from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, copy_sample, keep_threads, needs_py38_pytorch, needs_py38_tf
+from conftest import FRAMEWORKS, PY38_PYTORCH, PY38_TF, needs_py38_pytorch, needs_py38_tf
 from processes import PROMPTLY, federate
 
 THREE_ROUNDS = "--rounds", 3, "--sample_fraction", 1.0
@@ -27,46 +27,25 @@ def test_mnist_is_learnt(processes, mnist, framework):
     classes = read_table(federation.results / "classes.csv")
     assert [(row["round"], row["label"]) for row in classes] == [(f"{i}", f"{j}") for i in (1, 2, 3) for j in range(10)]
     assert all(row["class"] == row["label"] for row in classes)  # digits have no other names
-    for row in federation.rounds:
-        of_round = [part for part in classes if part["round"] == row["round"]]
-        correct = [int(part["examples"]) * float(part["accuracy"]) for part in of_round]
-        assert all(abs(number - round(number)) < 1e-3 for number in correct)
-        assert sum(correct) / 500 == pytest.approx(float(row["central_accuracy"]), abs=1e-6)
-    picture = federation.results / "comparison.png"
-    words = "federation.results.compare", federation.results, "--accuracy", 0.5, "--picture", picture
-    compare = processes.start("-m", *words)
-    assert compare.exit_code() == 0, compare.output
-    heading, names, line, drawn = compare.output.splitlines()
-    assert heading == "Until an accuracy of 0.5 on the server's test images:" and drawn == f"drawn in {picture}"
-    cells = dict(zip(names.split(), line.split()))
-    first = federation.rounds[0]
-    assert cells["run"] == str(federation.results) and cells["rounds"] == "1"
-    assert float(cells["seconds"]) == pytest.approx(float(first["seconds"]), abs=0.051)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    for client in federation.clients:  # one line per fit and evaluate, no progress bars, no banners
+    correct = sum(int(row["examples"]) * float(row["accuracy"]) for row in classes[-10:])
+    assert correct / 500 == pytest.approx(float(federation.rounds[-1]["central_accuracy"]), abs=1e-6)
+    for client in federation.clients:  # one line per fit and evaluate, no progress bars
         assert [line.split(",")[0] for line in client.output.splitlines() if line.startswith("round")] == [
             f"round {server_round}: {task} examples"
             for server_round in (1, 2, 3)
             for task in ("fit on 2025", "evaluate on 225")
         ]
-        assert "training on " in client.output  # so many cores; again, when other tests' clients come or go
-        others = [line for line in client.own_lines if not line.startswith(("round", "training on "))]
-        assert others[-2].startswith("connecting to ") and others[-1] == "the server has ended the run"
-        expected = ".npz is ready", "no server at "
-        assert all(any(words in line for words in expected) for line in others[:-2]), others
     with np.load(federation.results / "model.npz") as model:
         assert sum(model[name].size for name in model.files) == 44426
     for row in federation.client_rows:
         assert row["device"] and float(row["peak_memory_mb"]) > 0 and 0 < float(row["seconds"]) < 300
 
 
-def test_clients_on_one_machine_share_its_cores(processes, tmp_path):
-    """Whatever was found out when a client was alone. With more threads than cores, a round would take minutes."""
-    data_dir, cores = copy_sample(tmp_path / "data"), len(os.sched_getaffinity(0))
-    keep_threads(data_dir, cores)
-    client_arguments = ("--mnist", "--num_clients", 2, "--data_dir", data_dir)
+def test_clients_on_one_machine_share_its_cores(processes, mnist):
+    """With more threads than cores, a round would take minutes."""
+    cores = len(os.sched_getaffinity(0))
+    client_arguments = ("--mnist", "--num_clients", 2, "--data_dir", mnist)
     for client in federate(processes, "client_pytorch.py", THREE_ROUNDS, client_arguments).clients:
-        assert "measured before, kept in" in client.output
         threads = re.findall(rf"training on (\d+) of {cores} cores", client.output)
         assert int(threads[-1]) <= max(1, cores // 2)
 
@@ -95,38 +74,24 @@ def test_clients_of_jetsons_with_a_server_on_the_newest_flower(processes, mnist,
     client_arguments = ("--mnist", "--num_clients", 2, "--data_dir", mnist)
     federation = federate(processes, f"client_{framework}.py", THREE_ROUNDS, client_arguments, python=python)
     assert "DEPRECATED" not in federation.server.output and "INFO" not in federation.server.output
-    assert [row["clients"] for row in federation.rounds] == ["2", "2", "2"]
     assert float(federation.rounds[-1]["accuracy"]) >= 0.93
 
 
-def test_a_client_waits_for_its_server(start, address, tmp_path, mnist):
-    arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist)
-    client = start("client_pytorch.py", "--cid", 3, "--server_address", address, *arguments)
-    client.wait_for(f"no server at {address} yet")
-    results = tmp_path / "results"
-    server = start(
-        "server.py", "--rounds", 1, "--min_num_clients", 1, "--server_address", address, "--results_dir", results
-    )
-    assert server.exit_code() == 0
-    assert client.exit_code() == 0
-    assert client.output.count("connecting to") == 1 and "Traceback" not in client.output
-
-
-def test_a_client_comes_back_when_its_server_does_and_ends_at_ctrl_c(start, address, tmp_path, mnist):
+def test_a_client_waits_for_its_server_comes_back_to_it_and_ends_at_ctrl_c(start, address, tmp_path, mnist):
     arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist)
     client = start("client_pytorch.py", "--cid", 4, "--server_address", address, *arguments)
+    client.wait_for(f"no server at {address} yet")
     for attempt in (1, 2):
         server = start("server.py", "--server_address", address, "--results_dir", tmp_path / f"results{attempt}")
         server.wait_for("has joined, 1 now")
         server.popen.kill()
-        client.wait_for(f"lost the server at {address} (the connection broke): trying again", count=attempt)
+        client.wait_for(f"lost the server at {address}", count=attempt)
     client.popen.send_signal(signal.SIGINT)
     assert client.exit_code(PROMPTLY) == 130
     assert "Traceback" not in client.output
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_server_that_is_plain_flower_and_sends_no_config(start, address, mnist, framework):
+def test_a_server_that_is_plain_flower_and_sends_no_config(start, address, mnist):
     code = (
         "import sys, federation; from flwr.server import ServerConfig, start_server, strategy\n"
         "strategy = strategy.FedAvg(min_fit_clients=1, min_evaluate_clients=1, min_available_clients=1)\n"
@@ -134,31 +99,29 @@ def test_a_server_that_is_plain_flower_and_sends_no_config(start, address, mnist
     )
     server = start("-c", code, address)
     arguments = ("--mnist", "--num_clients", 20, "--data_dir", mnist, "--server_address", address)
-    client = start(f"client_{framework}.py", "--cid", 0, *arguments)
+    client = start("client_pytorch.py", "--cid", 0, *arguments)
     assert client.exit_code() == 0, client.output
     assert server.exit_code() == 0, server.output
     assert client.output.count("fit on ") == 2 and client.output.count("evaluate on ") == 2
-    assert "Traceback" not in client.output
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_no_client_without_data(start, tmp_path, framework):
+def test_no_client_without_data(start, tmp_path):
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    client = start(f"client_{framework}.py", "--cid", 0, "--data_dir", tmp_path / "empty", env=hub)
-    assert client.exit_code() == 1
-    assert "There is no cifar10 in" in client.output and str(tmp_path / "empty/cifar10") in client.output
+    client = start("client_pytorch.py", "--cid", 0, "--data_dir", tmp_path / "empty", env=hub)
+    assert client.exit_code() != 0
+    assert "cifar10" in client.output and str(tmp_path / "empty") in client.output
     assert "Traceback" not in client.output
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_pytorch_client_imports_no_more_than_it_uses(start, mnist, cifar10, dataset):
-    data_dir = mnist if dataset == "mnist" else cifar10
+def test_pytorch_client_imports_no_more_than_it_uses(start, dataset):
     code = (
-        "import sys; from pathlib import Path\n"
+        "import sys, numpy as np\n"
         "import client_pytorch as client\n"
-        "from federation.data.partitions import Partition, load_partition\n"
-        f"train_set, validation_set = load_partition(Partition({dataset!r}, 0, 20, Path({str(data_dir)!r})))\n"
-        f"flower_client = client.FlowerClient({dataset!r}, train_set, validation_set)\n"
+        "from federation.data.partition_file import Examples\n"
+        f"shape = (20, 28, 28, 1) if {dataset!r} == 'mnist' else (20, 32, 32, 3)\n"
+        "examples = Examples(np.zeros(shape, np.uint8), np.arange(20) % 10)\n"
+        f"flower_client = client.FlowerClient({dataset!r}, examples, examples)\n"
         "parameters = flower_client.get_parameters({})\n"
         "parameters, _, _ = flower_client.fit(parameters, {'epochs': 1, 'batch_size': 16})\n"
         "flower_client.evaluate(parameters, {})\n"
@@ -173,42 +136,7 @@ def test_pytorch_client_imports_no_more_than_it_uses(start, mnist, cifar10, data
     assert "afterwards tensor([2.])" in process.output  # the compiler is there for those who want it
 
 
-def test_tensorflow_client_waits_for_no_autotuning(start):
-    code = (
-        "import numpy as np\n"
-        "import client_tf as client\n"
-        "def watched(method):\n"
-        "    def call(model, data, **arguments):\n"
-        "        print(method.__name__, 'autotuned:', data.options().autotune.enabled)\n"
-        "        return method(model, data, **arguments)\n"
-        "    return call\n"
-        "client.keras.Model.fit = watched(client.keras.Model.fit)\n"
-        "client.keras.Model.evaluate = watched(client.keras.Model.evaluate)\n"
-        "examples = client.Examples(np.zeros((40, 28, 28, 1), np.uint8), np.zeros(40, np.int64))\n"
-        "model = client.build_model('mnist')\n"
-        "client.train(model, examples, 1e-3, 1, 16, 60.0)\n"
-        "client.test(model, examples)\n"
-    )
-    process = start("-c", code)
-    assert process.exit_code() == 0, process.output
-    assert process.own_lines[-2:] == ["fit autotuned: False", "evaluate autotuned: False"]
-
-
-def test_torchvision_that_wants_more_gets_it(start, tmp_path):
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision/__init__.py").write_text("from torchvision import models\n")
-    (tmp_path / "torchvision/models.py").write_text("from torch._dynamo.utils import counters\n")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from federation.client.light_import import torchvision_models\n"
-        "print(torchvision_models().counters)\n"
-    )
-    process = start("-c", code)
-    assert process.exit_code() == 0, process.output
-    assert "defaultdict" in process.output
-
-
-@pytest.mark.parametrize("framework", ["pytorch", "tf"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_fit_ends_when_its_seconds_are_over(start, framework):
     code = (
         "import time, numpy as np\n"
@@ -225,27 +153,22 @@ def test_a_fit_ends_when_its_seconds_are_over(start, framework):
         "    rates.clear()\n"
         "    started = time.monotonic()\n"
         "    config = {'epochs': epochs, 'batch_size': 10, 'fit_seconds': seconds}\n"
-        "    trained, examples_used, metrics = flower_client.fit(arrays, config)\n"
-        "    elapsed = time.monotonic() - started\n"
-        "    changed = any((a != b).any() for a, b in zip(arrays, trained))\n"
-        "    print('fit', metrics['epochs'], len(rates), max(rates), rates[-1], elapsed, examples_used, changed)\n"
+        "    _, _, metrics = flower_client.fit(arrays, config)\n"
+        "    print('fit', metrics['epochs'], len(rates), max(rates), rates[-1], time.monotonic() - started)\n"
     )
     process = start("-c", code)
     assert process.exit_code() == 0, process.output
-    fits = [list(map(float, line.split()[1:7])) + [line.split()[7]] for line in process.own_lines if line[:4] == "fit "]
-    for epochs, steps, highest, last, _seconds, examples, changed in fits:
-        assert epochs == pytest.approx(steps / 10) and examples == 100 and changed == "True"
-        assert 0 < last <= highest <= 1
-    bounded, least, whole = fits
-    assert bounded[0] < 100_000 and 2.0 <= bounded[4] < 2.0 + PROMPTLY
-    assert bounded[2] > 0.7 and bounded[3] < 0.7 * bounded[2]  # up, then down, as in a fit that comes to its end
+    fits = [list(map(float, line.split()[1:])) for line in process.own_lines if line.startswith("fit ")]
+    assert all(epochs == pytest.approx(steps / 10) for epochs, steps, *_ in fits)
+    (epochs, _, highest, last, seconds), least, whole = fits
+    assert epochs < 100_000 and 2.0 <= seconds < 2.0 + PROMPTLY
+    assert 1 >= highest > 0.7 and 0 < last < 0.7 * highest  # up, then down, as in a fit that comes to its end
     assert least[1] == 1 and whole[1] == 20
 
 
-@pytest.mark.parametrize("bound", [1, "auto"])
-def test_rounds_end_on_time(processes, mnist, bound):
+def test_rounds_end_on_time(processes, mnist):
     """To do all epochs would take hours, on any machine."""
-    server_arguments = *THREE_ROUNDS, "--epochs", 1_000_000, "--fit_seconds", bound
+    server_arguments = *THREE_ROUNDS, "--epochs", 1_000_000, "--fit_seconds", "auto"
     federation = federate(processes, "client_pytorch.py", server_arguments, ("--mnist", "--data_dir", mnist))
     for row in federation.client_rows:
         assert float(row["seconds"]) < PROMPTLY

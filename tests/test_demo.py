@@ -13,7 +13,7 @@ from processes import PROMPTLY, ROOT
 
 
 def running_in(session: int) -> list[str]:
-    """Return the processes of a session, by `ps`; not those that have ended but nobody has asked how (Z)."""
+    """The processes of a session, by `ps`; not those that have ended but nobody has asked how (Z)."""
     lines = subprocess.run(["ps", "-eo", "sess,stat,pid,args"], capture_output=True, text=True, check=True).stdout
     return [line for line in lines.splitlines() if line.split()[0] == str(session) and line.split()[1][0] != "Z"]
 
@@ -23,11 +23,9 @@ def test_demo(start, flags):
     demo = start("run_demo.sh", *flags, python="bash", start_new_session=True)
     assert demo.exit_code() == 0, demo.output
     assert demo.output.count(": 2 results and 0 failures") == 3
-    accuracy = re.search(r"round 3: .* central accuracy (\S+),", demo.output).group(1)
-    assert float(accuracy) >= 0.95
-    folder = re.search(r"results in (\S+)", demo.output).group(1)
-    for name in ("rounds.csv", "clients.csv", "model.npz", "history.png"):
-        assert (ROOT / folder / name).exists()
+    assert float(re.search(r"round 3: .* central accuracy (\S+),", demo.output).group(1)) >= 0.95
+    folder = ROOT / re.search(r"results in (\S+)", demo.output).group(1)
+    assert {"rounds.csv", "clients.csv", "model.npz", "history.png"} <= {path.name for path in folder.iterdir()}
     assert running_in(demo.popen.pid) == []
 
 
@@ -42,8 +40,6 @@ def test_ctrl_c_leaves_no_process_behind(start):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--jax"], 2), (["--tf", "--tf"], 2)])
-def test_words_it_does_not_know(start, arguments, code):
-    demo = start("run_demo.sh", *arguments, python="bash")
-    assert demo.exit_code() == code
-    assert "./run_demo.sh --tf" in demo.output
+def test_words_it_does_not_know(start):
+    demo = start("run_demo.sh", "--jax", python="bash")
+    assert demo.exit_code() == 2 and "./run_demo.sh --tf" in demo.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -16,14 +17,7 @@ import pytest
 from conftest import copy_sample
 from processes import DEADLINE, ROOT
 
-PAGES = [
-    "README.md",
-    "docs/devices.md",
-    "docs/running.md",
-    "docs/changing.md",
-    "docs/troubleshooting.md",
-    "docs/engines.md",
-]
+PAGES = ["README.md", *(f"docs/{page}.md" for page in ("devices", "running", "changing", "troubleshooting", "engines"))]
 DOCUMENTS = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "base_images/README.md", "benchmarks/README.md"]
 MADE_LATER = re.compile(  # files that are made by running the commands
     r"(\./)?(\.venv|data|data_fashion|own_data|photos|fleet/boards\.yml|results|certificates|digits\.(keras|onnx)|ca\.(crt|key)|server\.(pem|key))\b.*"
@@ -62,12 +56,8 @@ class Block(NamedTuple):
 
 
 def blocks(*documents: str) -> list[Block]:
-    return [block for document in documents for block in blocks_of(document)]
-
-
-def blocks_of(document: str) -> list[Block]:
     found, comment, title = [], "", ""
-    text = (ROOT / document).read_text()
+    text = "".join((ROOT / document).read_text() for document in documents)
     for match in re.finditer(r"^```(\w*)\n((?:.*\n)*?)```|^<!-- (.*) -->$|^\*\*(.+?)\.\*\*|^#+ (.*)$", text, re.M):
         if match[3]:
             comment = match[3]
@@ -100,10 +90,10 @@ def project_files() -> list[str]:
             names += [f"{name}/" for name in names]
         return any(fnmatch(name, pattern) for name in names for pattern in patterns)
 
-    found = []
+    found: list[Path] = []
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [name for name in folders if not is_ignored(Path(folder, name))]
-        found += [path for path in (Path(folder, name) for name in files) if not is_ignored(path)]
+        found += [Path(folder, name) for name in files if not is_ignored(Path(folder, name))]
     return [str(path.relative_to(ROOT)) for path in found]
 
 
@@ -115,9 +105,8 @@ def test_links_and_pictures(document):
         target = (ROOT / document).parent / name if name else ROOT / document
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
-    for line in (ROOT / document).read_text().splitlines():
-        if line.startswith("!["):
-            assert re.fullmatch(r"!\[[^]]{20,}\]\(\S+\)", line), f"a picture needs a text that describes it: {line}"
+    for picture in re.findall(r"^!\[.*", prose(document), re.M):
+        assert re.fullmatch(r"!\[[^]]{20,}\]\(\S+\)", picture), f"a picture needs a text that describes it: {picture}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -143,80 +132,75 @@ def test_the_map_has_every_file_and_the_walks_name_functions():
         assert re.search(rf"^ *def {function}\(", (ROOT / name).read_text(), re.M), (function, name)
 
 
-@pytest.fixture(scope="module")
-def flags() -> dict[str, set[str]]:
-    """The flags of each script, from its --help."""
-    commands = {
-        "server.py": [sys.executable, "server.py"],
-        "flower_app.py": [sys.executable, "flower_app.py"],
-        "client_pytorch.py": [sys.executable, "client_pytorch.py"],
-        "client_tf.py": [sys.executable, "client_tf.py"],
-        **{name: [sys.executable, "-m", name] for name in ("federation.data", "federation.results.compare")},
-        **{name: [str(Path(sys.executable).with_name(name))] for name in ("flower-superlink", "flower-supernode")},
-        **{name: [f"./{name}"] for name in ("run_demo.sh", "run_tests.sh", "build_jetson_flower_client.sh")},
-    }
-    found = {}
-    for script, command in commands.items():
-        command, environment = [*command, "--help"], {**os.environ, **QUIET}
-        output = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60
-        )
-        found[script] = {"--help", *re.findall(r"--[\w-]+", output.stdout)}
-    return found
+SCRIPTS = {
+    **{name: [sys.executable, name] for name in ("server.py", "flower_app.py", "client_pytorch.py", "client_tf.py")},
+    **{name: [sys.executable, "-m", name] for name in ("federation.data", "federation.results.compare")},
+    **{name: [str(Path(sys.executable).with_name(name))] for name in ("flower-superlink", "flower-supernode")},
+    **{name: [f"./{name}"] for name in ("run_demo.sh", "run_tests.sh", "build_jetson_flower_client.sh")},
+}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_flags_that_are_named(document, flags):
-    anywhere = set().union(*flags.values(), OTHER_PROGRAMS)
-    if document.startswith("benchmarks"):
-        anywhere |= {"--frameworks", "--datasets", "--clients", "--repeat"}
-    for code in re.findall(r"`([^`\n]+)`", prose(document)):
-        if code.startswith("--") or any(script in code for script in flags):
-            for flag in re.findall(r"(?<!\S)--[a-z]\S+", code):
-                assert flag.partition("=")[0] in anywhere, code
-    for block in blocks(document):
-        for line in block.commands() if block.language == "bash" else ():
-            command = line.split()
-            names = [word.replace("./", "", 1) for word in command]
-            script = next((name for name in names if name in flags), None)
+@functools.lru_cache(maxsize=None)
+def flags(script: str) -> set[str]:
+    """The flags of a script, from its --help."""
+    command, environment = [*SCRIPTS[script], "--help"], {**os.environ, **QUIET}
+    output = subprocess.check_output(command, cwd=ROOT, env=environment, text=True, timeout=DEADLINE)
+    return {"--help", *re.findall(r"--[\w-]+", output)}
+
+
+def test_flags_that_are_named():
+    benchmarks = {"--frameworks", "--datasets", "--clients", "--repeat"}
+    anywhere = OTHER_PROGRAMS.union(*map(flags, SCRIPTS))
+    for document in DOCUMENTS:
+        known = anywhere | (benchmarks if document.startswith("benchmarks") else set())
+        for code in re.findall(r"`([^`\n]+)`", prose(document)):
+            if code.startswith("--") or any(script in code for script in SCRIPTS):
+                for flag in re.findall(r"(?<!\S)--[a-z]\S+", code):
+                    assert flag.partition("=")[0] in known, (document, code)
+        for line in (line for block in blocks(document) if block.language == "bash" for line in block.commands()):
+            names = [word.replace("./", "", 1) for word in line.split()]
+            script = next((name for name in names if name in SCRIPTS), None)
             for word in names[names.index(script) :] if script else ():
-                if word.startswith("--"):
-                    assert word.partition("=")[0] in flags[script], line
+                assert not word.startswith("--") or word.partition("=")[0] in flags(script), (document, line)
 
 
-def test_every_flag_is_explained(flags):
-    pages = prose("docs/running.md") + prose("docs/engines.md")
-    rows = re.findall(r"^\| (`--.*?) \|", pages, re.M)
+def test_every_flag_is_explained():
+    rows = re.findall(r"^\| (`--.*?) \|", prose("docs/running.md") + prose("docs/engines.md"), re.M)
     explained = set(re.findall(r"--\w+", " ".join(rows)))
-    scripts = "server.py", "client_pytorch.py", "client_tf.py", "flower_app.py"
     of_flwr_run = {"--stream", "--run-config"}  # in the description of flower_app.py
-    assert set().union(*(flags[script] for script in scripts)) <= explained | of_flwr_run | {"--help"}
+    scripts = "server.py", "client_pytorch.py", "client_tf.py", "flower_app.py"
+    assert set().union(*map(flags, scripts)) <= explained | of_flwr_run | {"--help"}
 
 
-def headers() -> dict[str, list[str]]:
-    """The commands in the first comment or docstring of each script, image and service, which are indented there."""
-    found = {}
-    for name in project_files():
-        if name.endswith((".sh", ".service", ".txt", "Dockerfile")):
-            first = re.match(r"(#.*\n)*", (ROOT / name).read_text())[0]
-            found[name] = re.findall(r"^#     (\S.*)", first, re.M)
-        elif name.endswith(".py"):
-            first = re.match(r'"""(.|\n)*?"""|', (ROOT / name).read_text())[0]
-            found[name] = re.findall(r"^    ((?:python|pip|sudo|\./).*)", first, re.M)
-    return found
+# The tables of faults, by how their rows begin, with the tests' marks: @pytest.mark.fault("killed client").
+FAULTS = {
+    "a client starts before the server": "early client",
+    "a client is killed": "killed client",
+    "the connection breaks": "short outage",
+    "the network is gone": "long outage",
+    "a client hangs": "late result",
+    "the server crashes": "killed server",
+    "a client has another data set": "misfit",
+    "two devices have the same": "misfit",
+    "there is no internet": "no internet",
+    "the training raises an error": "error in a fit",
+    "a client sends nonsense": "bad result",
+    "fewer than": "too few clients",
+    "all clients of a round fail": "failed round",
+    "the disk is full": "half a checkpoint",
+    "`rounds.csv` cannot be written": "tables",
+    "the terminal is gone": "output",
+    "the server has another certificate": "certificates",
+}
 
 
-def test_commands_can_be_pasted():
-    """Into zsh, too, where what follows # is no comment; and in a folder whose path has blanks in it."""
-    commands = headers()
-    assert all(commands[name] for name in ("run_demo.sh", "server.py", "systemd/flower-client@.service"))
-    for document in (name for name in project_files() if name.endswith(".md")):
-        shell = [block for block in blocks(document) if block.language in ("bash", "")]
-        commands[document] = [line for block in shell for line in block.commands()]
-    for name, lines in commands.items():
-        for line in lines:
-            assert not re.search(r"(^|\s)#", line), f"{name}: a comment in a command: {line}"
-            assert not re.search(r'(?<!")\$(\(pwd\)|PWD)|`', line), f'{name}: "$(pwd)" needs its quotes: {line}'
+@pytest.mark.parametrize("document", ["README.md", "docs/running.md"])
+def test_every_fault_has_a_test(document):
+    marks = {mark for path in ROOT.glob("tests/**/*.py") for mark in re.findall(r'fault\("(.+)"\)', path.read_text())}
+    table = re.search(r"^\| when \| then \|\n.*\n((?:\|.*\n)+)", prose(document), re.M)[1]
+    for row in table.splitlines():
+        (mark,) = [mark for fault, mark in FAULTS.items() if row.startswith(f"| {fault}")]
+        assert mark in marks, f"no test has the mark {mark!r}, for: {row}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -233,6 +217,11 @@ def test_every_block_is_run_or_needs_hardware(document):
             runner = (ROOT / block.comment.replace("run by ", "", 1)).read_text()
             script = re.search(r"\w+\.(sh|py)", block.text)
             assert (script[0] if script else f'"{block.title}"') in runner, block
+        for line in (
+            block.commands() if block.language in ("bash", "") else ()
+        ):  # pasted, into zsh and with blanks in paths
+            assert not re.search(r"(^|\s)#", line), f"a comment in a command: {line}"
+            assert not re.search(r'(?<!")\$(\(pwd\)|PWD)|`', line), f'"$(pwd)" needs its quotes: {line}'
 
 
 def copy_project(folder: Path) -> None:
@@ -341,15 +330,10 @@ def test_what_to_change_next(start, copy, address, environment, title):
     assert diffs.keys() == CHANGES.keys()
     apply(diffs[title], copy)
     copy_sample(copy / "data_fashion")
-    server = start(
-        "server.py", "--rounds", 1, "--epochs", 1, "--server_address", address, "--results_dir", "results/new", cwd=copy
-    )
-    clients = [
-        start(
-            "client_pytorch.py", "--cid", cid, "--server_address", address, *CHANGES[title], cwd=copy, env=environment
-        )
-        for cid in (0, 1)
-    ]
+    common = "--server_address", address
+    server = start("server.py", *common, "--rounds", 1, "--epochs", 1, "--results_dir", "results/new", cwd=copy)
+    words = "client_pytorch.py", *common, *CHANGES[title], "--cid"
+    clients = [start(*words, cid, cwd=copy, env=environment) for cid in (0, 1)]
     assert server.exit_code() == 0, server.output + clients[0].output
     assert "round 1: 2 results and 0 failures" in server.output
     assert [client.exit_code() for client in clients] == [0, 0], clients[0].output
