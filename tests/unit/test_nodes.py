@@ -8,8 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Callable
 
 from federation.engine import nodes as module
-from federation.engine.nodes import AT_ONCE, Nodes, SharedNodes
-from federation.engine.records import pack, unpack
+from federation.engine.nodes import AT_ONCE, Nodes, SharedNodes, pack, unpack
 from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import Dispatch
 from federation.wire.handshake import identity_of
