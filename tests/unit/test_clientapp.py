@@ -165,15 +165,6 @@ def test_data_that_another_process_could_not_make(ask, made, data_dir, capfd):
     assert reason in capfd.readouterr().err
 
 
-def test_a_process_that_ends_without_a_word(ask, made, monkeypatch):
-    def fail(settings):
-        sys.exit(3)
-
-    monkeypatch.setattr(sys.modules["client_x"], "make_client", fail)
-    status = ask("fit", FIT, partition_id=1, num_partitions=3).status
-    assert status.message == "it ended with exit code 3: its log says why"
-
-
 @pytest.mark.parametrize("error", [RuntimeError("no room"), KeyError("weights")])
 def test_a_script_that_fails(ask, made, monkeypatch, capsys, error):
     def fail(settings):
@@ -186,10 +177,3 @@ def test_a_script_that_fails(ask, made, monkeypatch, capsys, error):
     assert "Traceback" in capsys.readouterr().err
     sys.modules["client_x"].make_client = make_client
     assert ask("fit", FIT, partition_id=1, num_partitions=3).num_examples == 27  # nothing was kept
-
-
-def test_an_error_in_a_fit_is_told(ask, made, monkeypatch):
-    ask("get_properties", HANDSHAKE, partition_id=1, num_partitions=3)
-    monkeypatch.setattr(made[0], "fit", lambda parameters, config: 1 / 0)
-    status = ask("fit", FIT, partition_id=1, num_partitions=3).status
-    assert status.message == "ZeroDivisionError: division by zero"
