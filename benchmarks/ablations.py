@@ -20,8 +20,8 @@ from typing import Callable, Iterable
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from federation.client import power
 from federation.client.light_import import AdamW
-from federation.device import power, sensors
 
 import torch
 from common import NUM_IMAGES, noise, print_head, print_row, versions
@@ -150,8 +150,8 @@ def sampling() -> None:
         vcgencmd.chmod(0o755)
         before = sum(os.times()[:4])  # processor time, that of ended children included
         for _ in range(100):
-            sensors.pmic(str(vcgencmd)).read()
-            sensors.read_throttled(str(vcgencmd))
+            power.pmic_watts(str(vcgencmd))
+            power.read_throttled(str(vcgencmd))
         share = (sum(os.times()[:4]) - before) / 100 / power.INTERVAL
     print_row("power sampled with vcgencmd: time", *[f"{1 + share:.3f}"] * 2)
 

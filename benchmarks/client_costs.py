@@ -6,8 +6,7 @@
 
 The last one takes client, server and .venv from another checkout.
 
-- "start" is from the start of the process until the server sees the client, its partition being prepared and the
-  number of threads known.
+- "start" is from the start of the process until the server sees the client, its partition being prepared.
 - "imports" is a process that imports the framework and `NumPyClient` of flwr.client, as any client in Python has to,
   and ends.
 - "peak" is the memory of the client's process at its largest, over that of these imports.
@@ -52,7 +51,7 @@ def imports(framework: str) -> tuple[float, float]:
 def start_and_peak(framework: str, dataset: str, data_dir: Path, args: argparse.Namespace) -> list[str]:
     """Return the cells about start and memory."""
     imports(framework)  # the first one reads the files from the disk
-    run_federation(framework, dataset, data_dir, project=args.project)  # finds out the number of threads
+    run_federation(framework, dataset, data_dir, project=args.project)  # the first one reads the files from the disk
     measured = []
     for _ in range(args.repeat):
         floor = imports(framework)

@@ -9,8 +9,7 @@ round, and the peak memory of all processes together, shared pages counted once 
 is the same fits and evaluations in one process, one after the other, divided by the number of cores.
 
 A deployment on this machine, with two SuperNodes of 2,250 images each: a round (a fit and an evaluation of each), and
-the memory of a node with all its processes, with a process for each message, as Flower has it, and with clients that
-stay loaded.
+the memory of a node with all its processes, with a process for each message.
 """
 
 from __future__ import annotations
@@ -108,27 +107,22 @@ def simulation(num_clients: int, images: int, rounds: int) -> None:
 
 def deployment(rounds: int) -> None:
     """Print the rows about a deployment."""
-    seconds, rest, work = {}, {}, {}
-    for loaded in (False, True):
-        with tempfile.TemporaryDirectory() as folder:
-            write_partitions("mnist", 2, Path(folder, "data"))
-            with Fleet(Path(folder), Path(folder, "data")) as fleet:
-                fleet.start_superlink()
-                nodes = fleet.start_nodes(0, 1, loaded=loaded)
-                rest[loaded] = memory_mb(fleet.members(nodes[0]))
-                run = fleet.run(f"--rounds {rounds} --min_num_clients 2 --mnist --results_dir {folder}/results")
-                work[loaded] = 0.0
-                while run.popen.poll() is None:
-                    work[loaded] = max(work[loaded], memory_mb(fleet.members(nodes[0])))
-                    time.sleep(1)
-                rows = read_table(Path(folder, "results/rounds.csv"))
-                assert [row["clients"] for row in rows] == ["2"] * rounds, fleet.logs()
-                seconds[loaded] = [float(row["seconds"]) for row in rows]
-    for number, (plain, ours) in enumerate(zip(seconds[False], seconds[True]), start=1):
-        print_row(f"deployment: round {number}", f"{plain:.1f} s", f"{ours:.1f} s", f"{ours / plain:.2f}", "")
-    for when, mb in {"at rest": rest, "at the peak": work}.items():
-        cells = f"{mb[False]:.0f} MB", f"{mb[True]:.0f} MB", f"{mb[True] / mb[False]:.2f}"
-        print_row(f"memory of a node {when}", *cells, "")
+    with tempfile.TemporaryDirectory() as folder:
+        write_partitions("mnist", 2, Path(folder, "data"))
+        with Fleet(Path(folder), Path(folder, "data")) as fleet:
+            fleet.start_superlink()
+            nodes = fleet.start_nodes(0, 1)
+            rest, work = memory_mb(fleet.members(nodes[0])), 0.0
+            run = fleet.run(f"--rounds {rounds} --min_num_clients 2 --mnist --results_dir {folder}/results")
+            while run.popen.poll() is None:
+                work = max(work, memory_mb(fleet.members(nodes[0])))
+                time.sleep(1)
+            rows = read_table(Path(folder, "results/rounds.csv"))
+            assert [row["clients"] for row in rows] == ["2"] * rounds, fleet.logs()
+    for row in rows:
+        print_row(f"deployment: round {row['round']}", f"{float(row['seconds']):.1f} s")
+    print_row("memory of a node at rest", f"{rest:.0f} MB")
+    print_row("memory of a node at the peak", f"{work:.0f} MB")
 
 
 def main() -> None:
@@ -144,7 +138,7 @@ def main() -> None:
         print_head("what", "plain Flower", "flower_app.py", "ratio", "fits alone")
         simulation(args.clients, args.images, args.rounds)
     else:
-        print_head("what", "a process for each message", "a client that stays loaded", "ratio", "")
+        print_head("what", "a process for each message")
         deployment(args.rounds)
 
 

@@ -22,7 +22,6 @@ class Fleet:
         self.folder = folder
         self.data_dir = data_dir
         self.address = free_address()
-        self.root_certificate: Path | None = None  # None: not encrypted
         self.homes: dict[Process, Path] = {}
 
     def __enter__(self) -> Fleet:
@@ -58,8 +57,7 @@ class Fleet:
         name = f"{len(self.homes)}-{Path(command).stem}"
         home = self.folder / name
         home.mkdir()
-        trust = "insecure = true" if self.root_certificate is None else f'root-certificates = "{self.root_certificate}"'
-        (home / "config.toml").write_text(f'[superlink.fleet]\naddress = "{self.address}"\n{trust}\n')
+        (home / "config.toml").write_text(f'[superlink.fleet]\naddress = "{self.address}"\ninsecure = true\n')
         environment = {
             "FLWR_HOME": str(home),
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -75,23 +73,20 @@ class Fleet:
         self.homes[process] = home
         return process
 
-    def start_superlink(self, *flags: object) -> Process:
+    def start_superlink(self) -> Process:
         host, port = self.address.split(":")
-        trust = ["--insecure"] if self.root_certificate is None else []
-        where = "--host", host, "--port", port
-        superlink = self.start("flower-superlink", *trust, "--disable-runtime-dependency-installation", *where, *flags)
+        where = "--insecure", "--host", host, "--port", port
+        superlink = self.start("flower-superlink", "--disable-runtime-dependency-installation", *where)
         superlink.wait_for("Application startup complete")
         return superlink
 
-    def start_node(self, *flags: object, **config: object) -> Process:
+    def start_node(self, **config: object) -> Process:
         """Start a SuperNode with this configuration; dashes in its names are underscores here."""
         config = {"data_dir": f"{self.data_dir}", **config}
         values = {name.replace("_", "-"): value for name, value in config.items()}
         written = " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
-        trust = ["--insecure"] if self.root_certificate is None else ["--root-certificates", self.root_certificate]
-        port = free_address().split(":")[1]
-        where = "--superlink", self.address, "--port", port
-        return self.start("flower-supernode", *trust, *where, "--node-config", written, *flags)
+        where = "--insecure", "--superlink", self.address, "--port", free_address().split(":")[1]
+        return self.start("flower-supernode", *where, "--node-config", written)
 
     def start_nodes(self, *cids: int) -> dict[int, Process]:
         """Start nodes of a fleet of two, by partition, and wait until the SuperLink knows them."""

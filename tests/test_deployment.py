@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Iterator
 
@@ -13,7 +11,7 @@ from federation.results.tables import read_table
 
 import pytest
 from deployment import Fleet
-from processes import DEADLINE, PROMPTLY, ROOT, federate
+from processes import DEADLINE, federate
 
 pytestmark = pytest.mark.slow  # for each message, a SuperNode starts a process: 5 to 40 s on a busy laptop
 RUN_DEADLINE = 4 * DEADLINE  # of a run of a few rounds
@@ -47,21 +45,6 @@ def test_the_same_seed_gives_the_model_of_server_py(fleet, processes, mnist):
     client = "--mnist", "--num_clients", 2, "--data_dir", mnist, "--threads", threads  # sums depend on their number
     by_server_py = federate(processes, "client_pytorch.py", ("--rounds", 1, "--seed", 7), client)
     assert model(fleet.folder / "results") == model(by_server_py.results)
-
-
-def test_a_node_that_is_cut_off_in_mid_fit_takes_part_again_later(fleet):
-    fleet.start_superlink()
-    nodes = fleet.start_nodes(0, 1)
-    results = fleet.folder / "results"
-    run = fleet.run(f"--rounds 3 --min_num_clients 2 --mnist --epochs 20 --results_dir {results}")
-    nodes[1].wait_for("training on", RUN_DEADLINE, count=2)  # in the process of the greeting, and in that of the fit
-    fleet.cut_off(nodes[1])
-    run.wait_for("round 1: 1 results and 1 failures", RUN_DEADLINE)
-    assert "fit by client 1" in run.output and "does not count: its connection ended" in run.output
-    fleet.start_nodes(1)
-    assert run.exit_code(RUN_DEADLINE) == 0, fleet.logs()
-    assert "round 3: 2 results and 0 failures" in run.output
-    assert committed(results) == [1, 2, 3]
 
 
 def test_a_run_goes_on_after_the_superlink_was_cut_off(fleet):
@@ -110,35 +93,3 @@ def test_a_run_with_a_wrong_flag_fails(fleet):
     assert "argument --rounds: must be a whole number, at least 1, not 'many'" in run.output
     assert "this will not do, as said above: flags='--rounds many'" in run.output
     assert fleet.statuses() == ["finished:failed"]
-
-
-def test_encrypted_with_keys_of_nodes(fleet):
-    shutil.copy(ROOT / "make_certificates.sh", fleet.folder)
-    subprocess.run([fleet.folder / "make_certificates.sh"], check=True, capture_output=True, timeout=PROMPTLY)
-    certificates = fleet.folder / "certificates"
-    fleet.root_certificate = certificates / "ca.crt"
-    keys = [fleet.folder / f"key-{number}" for number in range(3)]
-    for key in keys:
-        command = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", str(key)]
-        subprocess.run(command, check=True, timeout=PROMPTLY)
-    files = {"certfile": "server.pem", "keyfile": "server.key", "ca-certfile": "ca.crt"}
-    flags = [word for name, file in files.items() for word in (f"--ssl-{name}", certificates / file)]
-    fleet.start_superlink(*flags, "--enable-supernode-auth")
-    for key in keys[:2]:
-        registered = fleet.start("flwr", "supernode", "register", f"{key}.pub", "fleet")
-        assert registered.exit_code() == 0 and "registered successfully" in registered.output, registered.output
-
-    strangers = [
-        fleet.start_node("--auth-supernode-private-key", keys[2], partition_id=0, num_partitions=2),
-        fleet.start_node(partition_id=0, num_partitions=2),
-    ]
-    for cid, key in enumerate(keys[:2]):
-        fleet.start_node("--auth-supernode-private-key", key, partition_id=cid, num_partitions=2)
-    results = fleet.folder / "results"
-    run = fleet.run(f"--rounds 2 --min_num_clients 2 --mnist --results_dir {results}")
-    for stranger in strangers:
-        assert stranger.exit_code() != 0
-        assert "Failed to initialize the connection to the SuperLink" in stranger.output, stranger.output
-    assert run.exit_code(RUN_DEADLINE) == 0, fleet.logs()
-    assert run.output.count("has joined") == run.output.count("2 results and 0 failures") == 2
-    assert committed(results) == [1, 2]

@@ -113,16 +113,6 @@ def test_a_client_of_a_simulation_has_one_core_and_no_meter(ask, made, data_dir,
     assert client.settings.threads == Threads(1 if simulated else None) and len(meters) == (not simulated)
 
 
-def test_the_nodes_own_folder_and_the_runs_alpha(ask, made, tmp_path, data_dir):
-    elsewhere = Partition("mnist", 1, NUM_CLIENTS, tmp_path / "elsewhere", 0.3)
-    examples = Examples(np.zeros((50, 28, 28, 1), np.uint8), np.arange(50) % 10)
-    partition_file.write(elsewhere.path, examples, [])
-    node = {"partition_id": 1, "num_partitions": 3, "data_dir": str(tmp_path / "elsewhere")}
-    assert ask("fit", FIT, {"alpha": 0.3}, **node).num_examples == 45
-    assert made[0].settings.partition == elsewhere
-    assert Identity.read(ask("get_properties", HANDSHAKE, {"alpha": 0.3}, **node).properties).alpha == "0.3"
-
-
 def test_the_client_of_the_process_is_kept_and_its_partition_swapped(ask, made, monkeypatch):
     loads = []
     monkeypatch.setattr(
@@ -145,15 +135,6 @@ def test_a_node_that_does_not_say_what_it_has(ask, made, capsys, missing):
     name = missing.replace("_", "-")
     assert status.code != OK.code and status.message == f"it has no '{name}' in its --node-config"
     assert f"cannot answer: it has no '{name}' in its --node-config\n" in capsys.readouterr().err
-
-
-def test_data_that_cannot_be_had_is_told_in_a_sentence(ask, made, data_dir):
-    path = Partition("mnist", 1, NUM_CLIENTS, data_dir).path
-    path.unlink()
-    path.symlink_to("nowhere")
-    status = ask("fit", FIT, partition_id=1, num_partitions=3).status
-    assert status.code != OK.code and status.message.startswith(f"{path} is a link to a file that is not there")
-    assert ask("fit", FIT, partition_id=0, num_partitions=3).num_examples == 18  # another node of this process
 
 
 def test_data_that_another_process_could_not_make(ask, made, data_dir, capfd):

@@ -66,12 +66,6 @@ def test_a_jetson(tmp_path, board):
     assert source.name == name and source.watts() == pytest.approx(watts)
 
 
-@pytest.mark.parametrize("content", ["", "many", "1e3", "\0", "0x10"])
-def test_a_rail_that_cannot_be_read_is_none(tmp_path, content):
-    write(tmp_path, jetson({"VDD_IN": (5000, content)}))
-    assert find_power_source(tmp_path, None) is None
-
-
 @pytest.fixture
 def vcgencmd(tmp_path):
     """Return a function that makes a program out of lines of shell; it returns its path."""
@@ -91,21 +85,8 @@ def test_a_pi_5(tmp_path, vcgencmd):
     source = find_power_source(tmp_path, program)
     assert source.name == "PMIC"
     assert source.watts() == pytest.approx(1.1451 * (0.1 * 3.7 + 2 * 0.8) + 0.5879)
-
-
-NO_PMIC = {
-    "a Pi 4": """echo 'error=1 error_msg="Command not registered"'""",
-    "nothing": "",
-    "no permission": "echo 'VCHI initialization failed'; exit 255",
-    "a volt missing": "echo 'VDD_CORE_A current(7)=2.0A'",
-    "no number": "echo 'VDD_CORE_A current(7)=.A'; echo 'VDD_CORE_V volt(7)=...V'",
-    "bytes": r"printf '\377\376\000'",
-}
-
-
-@pytest.mark.parametrize("script", NO_PMIC.values(), ids=NO_PMIC)
-def test_no_pmic(tmp_path, vcgencmd, script):
-    assert find_power_source(tmp_path, vcgencmd(script)) is None
+    for other in ("echo 'error=1 error_msg=\"Command not registered\"'", "exit 255", "echo 'X_A current(7)=2.0A'"):
+        assert find_power_source(tmp_path, vcgencmd(other)) is None
 
 
 @pytest.mark.parametrize(
@@ -115,9 +96,7 @@ def test_no_pmic(tmp_path, vcgencmd, script):
         ([0x50000, 0x50000], "no"),  # that was before the fit
         ([0x0, 0x5, 0x50000], "under-voltage and throttled"),
         ([0x0, 0x20000], "frequency capped"),  # between two readings
-        ([0x80008], "soft temperature limit"),
         ([0x10000, 0x3], "under-voltage and frequency capped"),
-        ([0xF0, 0xFFFFFFF0], "under-voltage and frequency capped and throttled and soft temperature limit"),
     ],
 )
 def test_throttling_in_words(throttled, words):
