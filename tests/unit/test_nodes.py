@@ -12,7 +12,6 @@ from federation.engine.nodes import AT_ONCE, Nodes, SharedNodes, pack, unpack
 from federation.server.client_manager import DeviceClientManager
 from federation.wire.handshake import identity_of
 from federation.wire.messages import read_question, refuse, write_answer
-from federation.wire.models import HALF_PRECISION
 
 import pytest
 from engines import FakeGrid, Node, SharedNode, SilentNode
@@ -170,27 +169,6 @@ def test_a_node_that_vanishes_fails_its_question_and_is_unregistered(connect, cl
     assert clients.wait_for(2, 10)
 
 
-def test_a_question_whose_time_is_over_is_not_sent(connect, clients, clock):
-    """It has waited for others, and nobody waits for its answer any more: the nodes have better things to do."""
-    node = SharedNode(identity(0))
-    grid = connect({70: node}, num_clients=2)
-    assert clients.wait_for(2, 10)
-    first, last = proxies(clients).values()
-    node.may_answer.clear()
-    under_way = ask(first, seconds=100)
-    wait_until(lambda: len(grid.under_way) == 1)
-    late = ask(last, seconds=100)
-    patient = ask(last, "evaluate", seconds=200)
-    settle(grid)
-    clock.now += 150
-    node.may_answer.set()
-    assert under_way.result(10).status.code == Code.OK
-    assert reason(late).startswith("TimeoutError")
-    assert patient.result(10).status.code == Code.OK
-    assert [task for task, _ in node.asked][2:] == ["fit", "evaluate"]
-    assert grid.pushed[-1].metadata.ttl == 50  # of its 200 seconds
-
-
 class StrangeNode(Node):
     """A node that, once it is admitted, answers a fit strangely."""
 
@@ -316,17 +294,3 @@ def test_a_node_that_cannot_be_a_client_is_none_and_that_is_told_once(connect, c
         "no app": "cannot take part: the app cannot be loaded",
     }
     assert len(told) == 1 and told[0] in (f"node 77 {expected[kind]}", f"node 78 {expected[kind]}")
-
-
-def test_after_the_stop_nothing_is_carried(clock, clients):
-    grid = FakeGrid({77: Node(identity(4, understands=HALF_PRECISION))})
-    nodes = Nodes(grid, TOLD)
-    before = set(threading.enumerate())
-    nodes.start(clients)
-    assert clients.wait_for(1, 10)
-    carrying = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("greeting")]
-    nodes.stop()
-    for thread in carrying:
-        thread.join(10)
-        assert not thread.is_alive()
-    assert carrying

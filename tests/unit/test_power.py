@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import socket
-import subprocess
 import threading
 import time
 
 from federation.client import power
-from federation.client.power import Meter, Plug, find_power_source, in_words, mean_power, read_throttled
+from federation.client.power import Meter, Plug, find_power_source, in_words, mean_power
 
 import pytest
 from plugs import ANSWERS, BAD_ANSWERS, serving
@@ -145,17 +144,6 @@ def test_a_plug_that_tells_no_power_yet_is_told_and_asked_again(answer, capsys):
         other.close()
 
 
-def test_nobody_is_waited_for(monkeypatch, vcgencmd):
-    monkeypatch.setattr(power, "TIMEOUT", 0.1)
-    started = time.monotonic()
-    with pytest.raises(subprocess.TimeoutExpired):
-        read_throttled(vcgencmd("exec sleep 5"))
-    with serving() as server, pytest.raises(OSError):
-        server.delay = 2
-        Plug(server.address).watts()
-    assert time.monotonic() - started < 1.5
-
-
 @pytest.mark.parametrize(
     ("samples", "seconds", "watts"),
     [
@@ -211,13 +199,6 @@ def test_a_sensor_that_breaks_is_left_out_and_counts_again_later(meter, tmp_path
     assert measured(meter, 0.05)[0] == {}
     write(tmp_path, jetson({"VDD_IN": (5000, 800)}))
     assert measured(meter, 0.05)[0]["power_w"] == 4
-
-
-def test_a_plug_comes_before_the_sensors_of_the_device(tmp_path):
-    write(tmp_path, jetson({"VDD_IN": (5000, 800)}))
-    with serving(watts=9) as server:
-        figures, _ = measured(Meter(Plug(server.address), tmp_path), 0.3)
-    assert (figures["power_w"], figures["power_source"]) == (9, "plug")
 
 
 def test_a_sensor_that_hangs_harms_no_fit(meter, vcgencmd):

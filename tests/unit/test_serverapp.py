@@ -82,12 +82,6 @@ def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(settings, nodes
     assert nodes.is_over.is_set()
 
 
-def test_an_error_in_the_strategy_is_one_for_the_engine(settings, nodes, undrawn):
-    with pytest.raises(ZeroDivisionError):
-        run_rounds(strategy(on_fit_config_fn=lambda server_round: 1 / 0), settings(), nodes)
-    assert nodes.is_over.is_set()
-
-
 def test_results_that_cannot_be_written(settings, nodes, undrawn, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError, match="^cannot write results: "):

@@ -29,19 +29,12 @@ def test_clients_share_the_cores_also_with_those_that_come_later(machine, capsys
     chosen.share_cores(set_to.append, most=4)
     for machine.clients in (1, 2, 2, 3, 5, 1):
         chosen.adapt()
-    assert set_to == [4, 2, 1, 4]
+    Threads().share_cores(set_to.append, most=1)  # with a GPU
+    assert set_to == [4, 2, 1, 4, 1]
     assert capsys.readouterr().out == "".join(
         f"training on {number} of 4 cores (clients on this machine: {clients})\n"
-        for number, clients in ((4, 1), (2, 2), (1, 3), (4, 1))
+        for number, clients in ((4, 1), (2, 2), (1, 3), (4, 1), (1, 1))
     )
-
-
-def test_no_more_threads_than_are_of_use(machine, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
-    set_to: list[int] = []
-    for most in (1, 4):  # 1: with a GPU
-        Threads().share_cores(set_to.append, most)
-    assert set_to == [1, 4]
 
 
 def test_a_number_that_was_asked_for_is_taken_once(machine, capsys):
