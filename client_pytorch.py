@@ -16,7 +16,6 @@ from federation.client.connection import stay_connected
 from federation.client.flags import ClientSettings, parse_client
 from federation.client.light_import import AdamW, torchvision_models
 from federation.client.progress import FitProgress
-from federation.client.threads import choose_threads
 from federation.data.partitions import Examples, load_partition
 from federation.flags import ArgumentParser, run_main, whole_number
 from federation.wire.addresses import server_address
@@ -197,9 +196,9 @@ class FlowerClient(fl.client.NumPyClient):
 
 
 def make_client(settings: ClientSettings) -> FlowerClient:
-    """Load this client's partition, choose how many threads to train with, and build the model."""
+    """Load this client's partition, take a share of this machine's cores, and build the model."""
     train_set, validation_set = load_partition(settings.partition)
-    torch.set_num_threads(1 if DEVICE.type == "cuda" else choose_threads(settings, torch.set_num_threads, FlowerClient))
+    settings.threads.share_cores(torch.set_num_threads, most=1 if DEVICE.type == "cuda" else 4)
     return FlowerClient(settings.dataset, train_set, validation_set)
 
 

@@ -17,7 +17,6 @@ from functools import partial
 from federation.client.connection import stay_connected
 from federation.client.flags import ClientSettings, parse_client
 from federation.client.progress import FitProgress
-from federation.client.threads import choose_threads
 from federation.data.partitions import Examples, load_partition
 from federation.flags import ArgumentParser, run_main, whole_number
 from federation.wire.addresses import server_address
@@ -191,12 +190,12 @@ def set_threads(threads: int) -> None:
 
 
 def make_client(settings: ClientSettings) -> FlowerClient:
-    """Load this client's partition, choose how many threads to train with, and build the model."""
+    """Load this client's partition, take a share of this machine's cores, and build the model."""
     train_set, validation_set = load_partition(settings.partition)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)  # by default, TensorFlow takes all of a Jetson's memory
-    set_threads(1 if gpus else choose_threads(settings, set_threads, FlowerClient))
+    settings.threads.share_cores(set_threads, most=1 if gpus else 4)
     return FlowerClient(settings.dataset, train_set, validation_set)
 
 

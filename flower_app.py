@@ -75,7 +75,7 @@ def main() -> None:
     from federation.engine.simulation import simulate  # here, because only this needs Ray
 
     prepare_all(Partitioning(dataset_name(args.mnist), args.data_dir, args.min_num_clients, args.alpha))
-    told = {**what_to_train(args), "data-dir": str(args.data_dir.resolve()), "threads": 1}
+    told = {**what_to_train(args), "data-dir": str(args.data_dir.resolve()), "simulated": True}
 
     def run_simulated(grid: Grid) -> None:
         run_rounds(build_strategy(args), settings, SharedNodes(grid, told, args.min_num_clients), quiet=True)

@@ -3,8 +3,7 @@
     python benchmarks/client_costs.py
     python benchmarks/client_costs.py --frameworks pytorch --datasets mnist --repeat 5
 
-- "start" is from the start of the process until the server sees the client, its partition being prepared and the
-  number of threads known.
+- "start" is from the start of the process until the server sees the client, its partition being prepared.
 - "imports" is a process that imports the framework and `NumPyClient` of flwr.client, as any client in Python has to,
   and ends.
 - "peak" is the memory of the client's process at its largest, over that of these imports.

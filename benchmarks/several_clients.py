@@ -4,8 +4,8 @@
     python benchmarks/several_clients.py --frameworks pytorch --datasets cifar10 --clients 1 2 4
 
 Real servers and clients on partitions of the same size. "ideal" is the time of a round of one client alone, times the
-clients, over the cores. The number of threads is what the clients themselves find out at their first start, each group
-on its own. Medians over the rounds of all repetitions, without the first round of each run.
+clients, over the cores. Each client takes its share of the cores. Medians over the rounds of all repetitions, without
+the first round of each run.
 """
 
 from __future__ import annotations

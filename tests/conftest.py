@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import Iterator, NamedTuple
-
-from federation.client.about import describe
 
 import pytest
 from processes import ROOT, Process, Processes, free_address
@@ -130,12 +127,6 @@ def copy_sample(data_dir: Path) -> Path:
     for path in (ROOT / "sample_data/mnist").glob("*.parquet"):
         shutil.copy(path, data_dir / "mnist")
     return data_dir
-
-
-def keep_threads(data_dir: Path, threads: int) -> None:
-    """Have PyTorch clients on MNIST train with so many threads, as if that had been tried on this device."""
-    kept = {"device": f"{describe()}, {len(os.sched_getaffinity(0))} cores", "threads": threads}
-    (data_dir / "mnist/threads_client_pytorch.json").write_text(json.dumps(kept))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -23,7 +22,6 @@ class Fleet:
         self.folder = folder
         self.data_dir = data_dir
         self.address = free_address()
-        self.root_certificate: Path | None = None  # None: not encrypted
         self.homes: dict[Process, Path] = {}
 
     def __enter__(self) -> Fleet:
@@ -59,8 +57,7 @@ class Fleet:
         name = f"{len(self.homes)}-{Path(command).stem}"
         home = self.folder / name
         home.mkdir()
-        trust = "insecure = true" if self.root_certificate is None else f'root-certificates = "{self.root_certificate}"'
-        (home / "config.toml").write_text(f'[superlink.fleet]\naddress = "{self.address}"\n{trust}\n')
+        (home / "config.toml").write_text(f'[superlink.fleet]\naddress = "{self.address}"\ninsecure = true\n')
         environment = {
             "FLWR_HOME": str(home),
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -76,40 +73,27 @@ class Fleet:
         self.homes[process] = home
         return process
 
-    def start_superlink(self, *flags: object) -> Process:
+    def start_superlink(self) -> Process:
         host, port = self.address.split(":")
-        trust = ["--insecure"] if self.root_certificate is None else []
-        where = "--host", host, "--port", port
-        superlink = self.start("flower-superlink", *trust, "--disable-runtime-dependency-installation", *where, *flags)
+        where = "--insecure", "--host", host, "--port", port
+        superlink = self.start("flower-superlink", "--disable-runtime-dependency-installation", *where)
         superlink.wait_for("Application startup complete")
         return superlink
 
-    def start_node(self, *flags: object, **config: object) -> Process:
+    def start_node(self, **config: object) -> Process:
         """Start a SuperNode with this configuration; dashes in its names are underscores here."""
         config = {"data_dir": f"{self.data_dir}", **config}
         values = {name.replace("_", "-"): value for name, value in config.items()}
         written = " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
-        trust = ["--insecure"] if self.root_certificate is None else ["--root-certificates", self.root_certificate]
-        port = free_address().split(":")[1]
-        where = "--superlink", self.address, "--port", port
-        return self.start("flower-supernode", *trust, *where, "--node-config", written, *flags)
+        where = "--insecure", "--superlink", self.address, "--port", free_address().split(":")[1]
+        return self.start("flower-supernode", *where, "--node-config", written)
 
-    def start_nodes(self, *cids: int, loaded: bool = True) -> dict[int, Process]:
+    def start_nodes(self, *cids: int) -> dict[int, Process]:
         """Start nodes of a fleet of two, by partition, and wait until the SuperLink knows them."""
-        nodes = {}
-        for cid in cids:
-            socket = {"socket": f"{self.socket(cid)}"} if loaded else {}
-            nodes[cid] = self.start_node(partition_id=cid, num_partitions=2, **socket)
+        nodes = {cid: self.start_node(partition_id=cid, num_partitions=2) for cid in cids}
         for node in nodes.values():
             node.wait_for("SuperNode ID")
         return nodes
-
-    def socket(self, cid: int) -> Path:
-        return self.folder / f"{cid}.sock"
-
-    def loaded(self, cid: int) -> list[psutil.Process]:
-        """The client that is loaded for this partition, if it runs."""
-        return [each for each in self.members() if str(self.socket(cid)) in cmdline(each)[:4]]
 
     def run(self, flags: str) -> Process:
         """Start a run, whose output is that of the server's side."""
@@ -127,44 +111,8 @@ class Fleet:
         return "\n".join(f"=== {path.name}\n{path.read_text(errors='replace')[-5000:]}" for path in logs)
 
 
-def cmdline(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:  # it has ended
-        return []
-
-
 def kill(*processes: psutil.Process) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(processes, PROMPTLY)
-
-
-class Watch(threading.Thread):
-    """Notes of the processes of messages which frameworks they have loaded, and the most that one has taken."""
-
-    def __init__(self, node: Process) -> None:
-        super().__init__(daemon=True)
-        self.node = psutil.Process(node.popen.pid)
-        self.seen: set[int] = set()
-        self.frameworks: set[str] = set()
-        self.peak_mb = self.cpu_seconds = 0.0
-        self.start()
-
-    def run(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):  # the node has ended
-            while True:
-                for process in self.node.children(recursive=True):
-                    if any("flwr-clientapp" in word for word in cmdline(process)[:2]):
-                        self.note(process)
-                time.sleep(0.5)
-
-    def note(self, process: psutil.Process) -> None:
-        with contextlib.suppress(psutil.Error, OSError):
-            self.seen.add(process.pid)
-            files = " ".join(each.path for each in process.memory_maps())
-            self.frameworks |= {name for name in ("torch", "tensorflow") if f"/site-packages/{name}/" in files}
-            self.peak_mb = max(self.peak_mb, process.memory_info().rss / 1e6)
-            times = process.cpu_times()
-            self.cpu_seconds = max(self.cpu_seconds, times.user + times.system)

@@ -349,7 +349,7 @@ def test_what_to_change_next(start, copy, address, environment, title):
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and the command ip")
 def test_a_deployment_word_for_word(start, copy, environment, network, tmp_path):
-    """The laptop and both devices are this machine, where a second SuperNode needs another port and another socket."""
+    """The laptop and both devices are this machine, where a second SuperNode needs another port."""
     environment = {**environment, "HOME": str(tmp_path)}
 
     def run(commands: str):
@@ -361,7 +361,7 @@ def test_a_deployment_word_for_word(start, copy, environment, network, tmp_path)
     ]
     running = [run(superlink)]
     running[0].wait_for("Application startup complete")
-    another = supernode.replace("partition-id=0", "partition-id=1").replace("client.sock", "other.sock")
+    another = supernode.replace("partition-id=0", "partition-id=1")
     running += [run(supernode), run(another.replace("--superlink", "--port 9095 --superlink"))]
     server = run(flwr_run)
     assert server.exit_code(2 * DEADLINE) == 0, server.output

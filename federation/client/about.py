@@ -1,22 +1,50 @@
-"""What a device tells about itself: name, memory, temperature. What it cannot tell is left out."""
+"""What a device tells about itself: who it is, memory, temperature. What it cannot tell is left out."""
 
 from __future__ import annotations
 
+import inspect
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Iterator
+
+from federation.data.partition_file import read_classes
+from federation.data.partitions import Partition
+from federation.wire.handshake import Identity, class_list, fingerprint, printable
+
+from flwr.client import NumPyClient
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
+# Sensors of a processor, beside those with "cpu" (cpu-thermal, CPU-therm) or "core" (bigcore0-thermal) in their name.
+PROCESSORS = "x86_pkg_temp", "soc-thermal", "k10temp"
+
+
+def identify(client: NumPyClient, partition: Partition, instance: str, keeps_model: bool) -> Identity:
+    """Return the identity of a script's client that has this partition; for the last two, see `Identity`."""
+    return Identity(
+        cid=partition.cid,
+        device=printable(describe()),
+        instance=instance,
+        script=printable(Path(inspect.getfile(type(client))).name),
+        dataset=partition.dataset,
+        num_clients=partition.num_clients,
+        model=fingerprint(client.get_parameters({})),
+        alpha="" if partition.alpha is None else str(partition.alpha),
+        classes=class_list(read_classes(partition.path)),
+        versions=printable(versions()),
+        keeps_model=keeps_model,
+    )
+
 
 def describe() -> str:
     """Return the host's name and what it is, such as `pi3 (Raspberry Pi 4 Model B Rev 1.4)`."""
     try:
-        board = Path("/proc/device-tree/model").read_text().rstrip("\0\n")
+        board = Path("/proc/device-tree/model").read_bytes().decode(errors="replace").rstrip("\0\n")
     except OSError:
         board = f"{platform.system()} {platform.machine()}"
     return f"{platform.node()} ({board})"
@@ -41,11 +69,12 @@ def vital_signs() -> dict[str, float]:
 
 
 def _processor_temperatures() -> Iterator[float]:
-    """Yield the temperature of each thermal zone of the processor, in degrees Celsius (Linux only)."""
-    for zone in Path("/sys/class/thermal").glob("thermal_zone*"):
-        try:
-            kind = (zone / "type").read_text().lower()  # cpu-thermal, CPU-therm, x86_pkg_temp, ...
-            if "cpu" in kind or "x86_pkg" in kind:
-                yield int((zone / "temp").read_text()) / 1000
-        except (OSError, ValueError):  # zones of parts that are switched off cannot be read
-            continue
+    """Yield what the processor's thermal zones and monitors measure, in degrees Celsius (Linux only)."""
+    zones = [(kind, kind.with_name("temp")) for kind in Path("/sys/class/thermal").glob("thermal_zone*/type")]
+    monitors = [(name, name.with_name("temp1_input")) for name in Path("/sys/class/hwmon").glob("hwmon*/name")]
+    for label, value in [*zones, *monitors]:
+        with suppress(OSError, ValueError):  # what is switched off cannot be read, or has a value that cannot be
+            kind = label.read_text().strip().lower()
+            degrees = int(value.read_text()) / 1000
+            if ("cpu" in kind or "core" in kind or kind in PROCESSORS) and 0 < degrees < 150:
+                yield degrees

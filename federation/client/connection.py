@@ -10,11 +10,10 @@ import signal
 import sys
 import time
 
+from federation.client.about import identify
 from federation.client.flags import ClientSettings
-from federation.client.identity import identify
 from federation.client.power import Meter
 from federation.client.probe import probe
-from federation.client.resident import answer_node
 from federation.client.stream import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
 from federation.wire.addresses import Address
@@ -28,7 +27,7 @@ LONGEST_PAUSE = 20  # seconds between two attempts to reach the server
 
 
 def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
-    """Take part in the run of the server at `settings.server_address`, or answer over the socket `settings.serve`.
+    """Take part in the run of the server at `settings.server_address`.
 
     Waits for a server that is not up yet, comes back when the connection is lost, and returns when the server says
     that the run is over. Ends the process with exit code 1 if the server refuses this client, or if it could not be
@@ -36,9 +35,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
     """
     _exit_at_signals()
     identity = identify(client, settings.partition, secrets.token_hex(8), keeps_model=True)
-    wrapper = ClientWrapper(client, identity, settings.token, Meter(settings.plug))
-    if settings.serve is not None:
-        answer_node(settings.serve, wrapper)
+    wrapper = ClientWrapper(client, identity, settings.token, Meter(settings.plug), settings.threads)
     watch_connections(settings.server_address.port)
     warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")
     try:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from federation.client.power import plug
-from federation.client.sensors import Plug
+from federation.client.power import Plug, plug
+from federation.client.threads import Threads
 from federation.data.partitions import Partition
 from federation.flags import (
     ArgumentParser,
@@ -18,7 +17,6 @@ from federation.flags import (
     check_cid,
     content,
     dataset_name,
-    path,
     seconds,
     whole_number,
 )
@@ -31,13 +29,12 @@ class ClientSettings:
     """What the command line says about a client."""
 
     partition: Partition
-    threads: int | None = None  # None: as many as help
+    threads: Threads = field(default_factory=Threads)
     server_address: Address = Address("127.0.0.1", 8080)
     root_certificate: bytes | None = None  # PEM; None: not encrypted
     token: bytes | None = None
     retry_for: float = math.inf  # seconds
     plug: Plug | None = None  # a metering plug that this device has
-    serve: Path | None = None  # a socket; None: connect to the server
 
     @property
     def dataset(self) -> str:
@@ -57,12 +54,11 @@ def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Nam
     settings = ClientSettings(
         partition=Partition(dataset_name(args.mnist), args.cid, args.num_clients, args.data_dir, args.alpha),
         server_address=args.server_address,
-        threads=args.threads,
+        threads=Threads(args.threads),
         root_certificate=args.root_certificate,
         token=args.token,
         retry_for=args.retry_for,
         plug=args.plug,
-        serve=args.serve,
     )
     return args, settings
 
@@ -81,7 +77,7 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         "--threads",
         type=whole_number(1),
         metavar="NUMBER",
-        help="how many threads to train with (default: as many as help on this device; the first start tries that)",
+        help="how many threads to train with (default: this client's share of the cores, at most 4)",
     )
     parser.add_argument(
         "--root_certificate",
@@ -105,11 +101,4 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         metavar="URL",
         help="a Shelly or Tasmota plug that measures this device's power, such as http://192.168.1.20 (default: the "
         "device's own sensors)",
-    )
-    parser.add_argument(
-        "--serve",
-        type=path,
-        metavar="SOCKET",
-        help="stay loaded and answer a SuperNode over this Unix socket, see flower_app.py (default: connect to the "
-        "server)",
     )

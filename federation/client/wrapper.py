@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 from federation.client.about import vital_signs
 from federation.client.power import Meter
-from federation.client.threads import shared_cores
+from federation.client.threads import Threads
 from federation.wire import handshake
 from federation.wire.messages import failure
 from federation.wire.models import LACKS_MODEL, Inbound, Lacks, digest
@@ -40,12 +40,18 @@ class ClientWrapper:
     """
 
     def __init__(
-        self, client: NumPyClient, identity: handshake.Identity, token: bytes | None, meter: Meter | None
+        self,
+        client: NumPyClient,
+        identity: handshake.Identity,
+        token: bytes | None,
+        meter: Meter | None,
+        threads: Threads | None = None,
     ) -> None:
         self.client = client.to_client()
         self.identity = identity
         self.token = token
         self.meter = meter
+        self.threads = threads or Threads()
         self.inbound = Inbound()
         self.last_fit: object = None  # what it was to do with which model
         self.last_result: FitRes | None = None
@@ -84,7 +90,7 @@ class ClientWrapper:
             return self.last_result
         self.last_result = None  # not in memory while it trains
         received = replace(instruction, parameters=self.inbound.receive(instruction.parameters))
-        shared_cores.before_fit()
+        self.threads.adapt()
         result = _measured("fit", self.client.fit, received, self.meter)
         result = replace(result, parameters=self.inbound.answer(result.parameters))
         self.inbound.forget()  # the next model is another one

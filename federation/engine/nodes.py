@@ -12,11 +12,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
-from federation.engine.records import pack, unpack
 from federation.wire.handshake import printable
 from federation.wire.messages import read_answer, write_question
 
-from flwr.app import DEFAULT_TTL, ConfigRecord, Message
+from flwr.app import DEFAULT_TTL, Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common import Code, DisconnectRes
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
@@ -30,6 +29,17 @@ AT_ONCE = 8  # questions in a message to a shared node, as long as there are eno
 GREET_AGAIN, MOST_PATIENCE = 20, 600  # seconds until a node that was not admitted is greeted again; ever longer
 
 
+def pack(*parts: bytes) -> RecordDict:
+    """Return records that hold these questions or answers; as arrays, because Flower sends large ones in pieces."""
+    arrays = {f"{place}": Array("uint8", (len(part),), "bytes", part) for place, part in enumerate(parts)}
+    return RecordDict({"bytes": ArrayRecord(arrays)})
+
+
+def unpack(message: Message) -> list[bytes]:
+    """Return what `pack` has packed into a message; raises KeyError if there is nothing."""
+    return [array.data for array in message.content.array_records["bytes"].values()]
+
+
 @dataclass
 class Question:
     """A question to a client, and where its answer will be."""
@@ -40,6 +50,26 @@ class Question:
     give_up_at: float  # by time.monotonic()
     group_id: str
     answer: Future[Any] = field(default_factory=Future)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long somebody will wait for the answer."""
+        return self.give_up_at - time.monotonic()
+
+    def write(self) -> bytes:
+        """Return the question as bytes; raises TimeoutError if nobody waits any more, or whatever cannot be written."""
+        if self.seconds_left <= 0:  # others were under way for too long
+            raise TimeoutError("there was no time left to ask")
+        return write_question(self.task, self.instruction).SerializeToString()
+
+    def read_answer(self, reply: Message, place: int) -> Any:
+        """Return the result at a place in a reply; raises ConnectionError if the node has no client to answer."""
+        if reply.has_error():
+            raise ConnectionError(reply.error.reason)
+        result = read_answer(self.task, unpack(reply)[place])
+        if self.task == "get_properties" and result.status.code != Code.OK and "nonce" in self.instruction.config:
+            raise ConnectionError(result.status.message)  # else it would be admitted, as a plain Flower client
+        return result
 
 
 class UnderWay(NamedTuple):
@@ -113,7 +143,7 @@ class Nodes:
         while not self.is_over.wait(pause):
             try:
                 self._look(clients)
-                moved = self._push() + self._pull()
+                moved = self._push() | self._pull()
                 pause, trouble = SHORTEST_PAUSE if moved else min(1.5 * pause, LONGEST_PAUSE), ""
             except Exception as error:  # whatever the engine's connection raises; it may come back
                 pause = LONGEST_PAUSE
@@ -150,23 +180,13 @@ class Nodes:
         """Return what to tell with these questions."""
         return self.told
 
-    def _push(self) -> int:
-        """Send what waits; return how many questions that were."""
-        number = 0
+    def _push(self) -> bool:
+        """Send what waits; return whether anything did."""
+        has_sent = False
         while self.outbox and (node := self._next_node()):
-            node_id, most = node
-            questions: list[Question] = []
-            written: list[bytes] = []
-            for question in self._take(most):
-                number += 1
-                try:
-                    written.append(_write(question))
-                    questions.append(question)
-                except Exception as error:  # its time is over, or a strategy of one's own says what cannot be sent
-                    question.answer.set_exception(error)
-            if questions:
-                self._send(node_id, questions, written)
-        return number
+            has_sent = True
+            self._send(node[0], self._take(node[1]))
+        return has_sent
 
     def _take(self, most: int) -> list[Question]:
         """Take questions of one task from the outbox."""
@@ -175,10 +195,19 @@ class Nodes:
             taken.append(self.outbox.popleft())
         return taken
 
-    def _send(self, node_id: int, questions: list[Question], written: Iterable[bytes]) -> None:
-        records = pack(*written)
-        records["told"] = ConfigRecord({**self._told(questions)})
-        kind, seconds = MESSAGE_TYPES[questions[0].task], min(map(_seconds_left, questions))
+    def _send(self, node_id: int, taken: list[Question]) -> None:
+        questions: list[Question] = []
+        written: list[bytes] = []
+        for question in taken:
+            try:
+                written.append(question.write())
+                questions.append(question)
+            except Exception as error:  # its time is over, or a strategy of one's own says what cannot be sent
+                question.answer.set_exception(error)
+        if not questions:
+            return
+        records = RecordDict({**pack(*written), "told": ConfigRecord({**self._told(questions)})})
+        kind, seconds = MESSAGE_TYPES[questions[0].task], min(question.seconds_left for question in questions)
         try:
             message = Message(records, node_id, kind, ttl=seconds, group_id=questions[0].group_id)
             ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
@@ -190,20 +219,19 @@ class Nodes:
         else:
             _fail(questions, ConnectionError("the engine does not take messages to this node"))
 
-    def _pull(self) -> int:
-        """Take what has arrived; return how many answers that were."""
-        number = 0
-        for reply in self.grid.pull_messages([*self.under_way]) if self.under_way else ():
+    def _pull(self) -> bool:
+        """Take what has arrived; return whether anything has."""
+        replies = [*self.grid.pull_messages([*self.under_way])] if self.under_way else []
+        for reply in replies:
             sent = self.under_way.pop(reply.metadata.reply_to_message_id, None)
             for place, question in enumerate(sent.questions if sent else ()):  # not sent: a strange node wrote that
-                number += 1
                 try:
-                    question.answer.set_result(_answer(reply, place, question))
+                    question.answer.set_result(question.read_answer(reply, place))
                 except Exception as error:  # whatever stumbles over what a strange node has sent
                     question.answer.set_exception(error)
                     if question.task == "get_properties":
                         self._tell_misfit(question.client_id, printable(f"{error}"))
-        return number
+        return bool(replies)
 
     def _tell_misfit(self, node_id: int, reason: str) -> None:
         if reason not in self.misfits:  # it is greeted again and again, and others may have the same trouble
@@ -240,23 +268,3 @@ class SharedNodes(Nodes):
 def _fail(questions: Iterable[Question], error: Exception) -> None:
     for question in questions:
         question.answer.set_exception(error)
-
-
-def _seconds_left(question: Question) -> float:
-    return question.give_up_at - time.monotonic()
-
-
-def _write(question: Question) -> bytes:
-    if _seconds_left(question) <= 0:  # others were under way for too long
-        raise TimeoutError("there was no time left to ask")
-    return write_question(question.task, question.instruction).SerializeToString()
-
-
-def _answer(reply: Message, place: int, question: Question) -> Any:
-    """Return the result at a place in a reply; raises ConnectionError if the node has no client to answer."""
-    if reply.has_error():
-        raise ConnectionError(reply.error.reason)
-    result = read_answer(question.task, unpack(reply)[place])
-    if question.task == "get_properties" and result.status.code != Code.OK and "nonce" in question.instruction.config:
-        raise ConnectionError(result.status.message)  # else it would be admitted, as a plain Flower client
-    return result

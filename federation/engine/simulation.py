@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import Any, Callable, NoReturn
 
+import ray
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -31,11 +32,9 @@ def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, gpu_share: f
         rounds(grid)
         came_off = True
 
-    backend: dict[str, dict[str, Any]] = {
-        "client_resources": {"num_cpus": 1, "num_gpus": gpu_share},
-        "init_args": {"log_to_driver": False, "include_dashboard": False},
-    }
+    backend: dict[str, Any] = {"client_resources": {"num_cpus": 1, "num_gpus": gpu_share}}
     try:
+        _start_ray(gpu_share)
         run_simulation(server_app, client_app, NUM_NODES, backend_config=backend)
         exit_code = 0 if came_off else 1
     except _Stopped as stopped:  # Ray's processes have ended by now; what counts is on disk after each round
@@ -44,7 +43,21 @@ def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, gpu_share: f
     except RuntimeError as error:
         exit_code = 1
         print(f"flower_app.py: {error}", file=sys.stderr)
+        ray.shutdown()
     os._exit(exit_code)  # not by sys.exit: threads still wait for clients
+
+
+def _start_ray(gpu_share: float) -> None:
+    """Start Ray before Flower does, whose errors are tracebacks; raises RuntimeError if that is in vain."""
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # of Ray's processes
+    try:
+        ray.init(log_to_driver=False, include_dashboard=False, runtime_env=environment)
+    except OSError as error:  # such as a TMPDIR that makes the name of a socket too long
+        raise RuntimeError(f"cannot start Ray: {error}") from error
+    if gpu_share > ray.cluster_resources().get("GPU", 0):
+        raise RuntimeError(
+            f"--gpu_share {gpu_share:g} needs a GPU, and Ray finds none: leave the flag out to use the CPU"
+        )
 
 
 class _Stopped(BaseException):

@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 from typing import Any, Callable, Iterable
 
-from federation.engine.records import pack, unpack
+from federation.engine.nodes import pack, unpack
 from federation.wire import handshake
 from federation.wire.handshake import Identity
 from federation.wire.messages import respond

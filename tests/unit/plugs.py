@@ -15,25 +15,19 @@ ANSWERS = {
         "/rpc/Switch.GetStatus?id=0",
         '{"id":0,"source":"init","output":true,"apower":%s,"voltage":231.7,"current":0.04,"aenergy":{"total":13652.7}}',
     ),
-    "Shelly, generation 1": (
-        "/meter/0",
-        '{"power":%s,"is_valid":true,"timestamp":1680779310,"counters":[2.1,2.1,2.1],"total":439237}',
-    ),
     "Tasmota": (
         "/cm?cmnd=Status%208",
         '{"StatusSNS":{"Time":"2026-11-24T20:06:19","ENERGY":{"Total":0.003,"Power":%s,"Voltage":239}}}',
     ),
 }
 BAD_ANSWERS = {
-    "empty": b"",
-    "HTML": b"<html>a router</html>",
+    "a login page": b"<html>a router</html>",
     "a list": b"[1, 2]",
-    "text": b'{"apower": "many", "power": "many"}',
-    "null": b'{"apower": null, "power": null}',
-    "no power": b'{"output": true}',
-    "huge": b'{"apower": 1%s, "power": 1%s}' % (b"0" * 400, b"0" * 400),
+    "null": b'{"apower": null}',
+    "no ENERGY": b'{"StatusSNS":{"Time":"2026-11-24T20:06:19"}}',
+    "a channel's text": b'{"StatusSNS":{"ENERGY":{"Power":[1,"many"]}}}',
+    "huge": b'{"apower": 1%s}' % (b"0" * 400),
     "deep": b"[" * 90_000,
-    "bytes": bytes(range(256)),
     "long": b" " * 10_000_000,
 }
 

@@ -19,7 +19,7 @@ def board(tmp_path, monkeypatch):
     def write(name: str, content: str) -> None:
         path: Path = tmp_path / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        path.write_bytes(content.encode(errors="surrogateescape"))
 
     return write
 
@@ -29,31 +29,43 @@ def thermal_zone(board, number: int, kind: str, temperature: str) -> None:
     board(f"/sys/class/thermal/thermal_zone{number}/temp", temperature)
 
 
-def test_a_board_has_a_name(board):
-    board("/proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0")
-    assert about.describe() == f"{platform.node()} (Raspberry Pi 4 Model B Rev 1.4)"
+@pytest.mark.parametrize(
+    ("model", "told"), [("Raspberry Pi 4 Model B\0", "Raspberry Pi 4 Model B"), ("B\udcfcro\0", "B\ufffdro")]
+)
+def test_a_board_has_a_name(board, model, told):
+    board("/proc/device-tree/model", model)
+    assert about.describe() == f"{platform.node()} ({told})"
 
 
 def test_a_laptop_is_told_by_its_system(board):
     assert about.describe() == f"{platform.node()} ({platform.system()} {platform.machine()})"
 
 
-@pytest.mark.parametrize("kind", ["cpu-thermal\n", "CPU-therm\n", "x86_pkg_temp\n"])
+@pytest.mark.parametrize(
+    "kind", ["cpu-thermal\n", "CPU-therm\n", "x86_pkg_temp\n", "soc-thermal\n", "bigcore0-thermal"]
+)
 def test_the_temperature_of_the_processor(board, kind):
     thermal_zone(board, 0, "gpu-thermal\n", "99000\n")
     thermal_zone(board, 1, kind, "61500\n")
     assert about.vital_signs()["temperature_c"] == 61.5
 
 
-def test_the_hottest_zone_counts_and_those_that_cannot_be_read_do_not(board):
-    thermal_zone(board, 0, "cpu0", "41000")
-    thermal_zone(board, 1, "cpu1", "72000")
-    thermal_zone(board, 2, "cpu2", "switched off")
-    board("/sys/class/thermal/thermal_zone3/type", "cpu3")
+def test_a_processor_without_a_thermal_zone(board):
+    for number, (name, temperature) in enumerate({"nvme": "70000", "k10temp": "52125"}.items()):
+        board(f"/sys/class/hwmon/hwmon{number}/name", f"{name}\n")
+        board(f"/sys/class/hwmon/hwmon{number}/temp1_input", f"{temperature}\n")
+    assert about.vital_signs()["temperature_c"] == 52.125
+
+
+def test_the_hottest_zone_counts_and_those_that_tell_nothing_possible_do_not(board):
+    board("/sys/class/thermal/thermal_zone9/type", "cpu9")
+    for number, temperature in enumerate(["41000", "72000", "switched off", "-256000", "0", "200000", "\udcff"]):
+        thermal_zone(board, number, f"cpu{number}", temperature)
     assert about.vital_signs()["temperature_c"] == 72.0
 
 
 def test_no_temperature_where_there_is_none(board):
+    thermal_zone(board, 0, "cpu", "-256000")
     assert "temperature_c" not in about.vital_signs()
 
 

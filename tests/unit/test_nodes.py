@@ -8,17 +8,15 @@ from concurrent.futures import Future
 from typing import Any, Callable
 
 from federation.engine import nodes as module
-from federation.engine.nodes import AT_ONCE, Nodes, SharedNodes
-from federation.engine.records import pack, unpack
+from federation.engine.nodes import AT_ONCE, Nodes, SharedNodes, pack, unpack
 from federation.server.client_manager import DeviceClientManager
-from federation.server.dispatch import Dispatch
 from federation.wire.handshake import identity_of
 from federation.wire.messages import read_question, refuse, write_answer
 
 import pytest
 from engines import FakeGrid, Node, SharedNode, SilentNode
-from fakes import MODEL, TASKS, encoded, evaluation, fit_result, identity, wait_until
-from flwr.app import Message, RecordDict
+from fakes import MODEL, TASKS, encoded, fit_result, identity, wait_until
+from flwr.app import Message
 from flwr.common import Code, FitIns
 from flwr.proto.transport_pb2 import ServerMessage
 
@@ -128,59 +126,13 @@ def test_questions_reach_the_node_and_answers_come_back(connect, clients, task):
     assert (sent.metadata.message_type, sent.metadata.group_id, sent.metadata.ttl) == (kind, "3", 12.5)
 
 
-def test_a_question_without_a_timeout(connect, clients):
-    """As a strategy of one's own may ask for an initial model."""
-    connect({77: Node(identity(4))})
-    assert clients.wait_for(1, 10)
-    assert ask(proxies(clients)[77], "get_parameters", seconds=None).result(10).status.code == Code.OK
-
-
-def test_a_round_with_nodes(connect, clients):
-    nodes = {cid + 100: Node(identity(cid), fit=lambda ins, cid=cid: fit_result(MODEL, cid)) for cid in (3, 2, 1)}
-    connect(nodes)
-    assert clients.wait_for(3, 10)
-    dispatch = Dispatch(clients, "fit", 1, NEVER)
-    answers = begin(dispatch.run, [(client, FIT) for client in clients.all().values()]).result(10)
-    assert [answer.result.num_examples for answer in answers] == [1, 2, 3]
-    assert len(dispatch.traffic) == 6
-
-
-def test_a_goodbye_is_not_sent(connect, clients):
-    grid = connect({77: Node(identity(4))})
-    assert clients.wait_for(1, 10)
-    assert proxies(clients)[77].reconnect(None, NEVER, group_id=0).reason == ""
-    assert len(grid.pushed) == 1
-
-
-def hold(nodes: dict[int, Node], *, may_answer: bool) -> None:
-    for node in nodes.values():
-        (node.may_answer.set if may_answer else node.may_answer.clear)()
-
-
-def test_the_clients_of_a_simulation_share_its_nodes(connect, clients):
-    nodes = {number: SharedNode(identity(0), evaluate=lambda ins: evaluation(0.25)) for number in (70, 71)}
-    grid = connect(nodes, num_clients=9)
-    assert clients.wait_for(9, 10)
-    assert sorted(clients.by_cid()) == [*range(9)]
-    hold(nodes, may_answer=False)
-    asked = [ask(proxy, "evaluate") for proxy in clients.all().values()]
-    wait_until(lambda: len(grid.under_way) == 2)
-    settle(grid)
-    assert len(grid.under_way) == 2
-    hold(nodes, may_answer=True)
-    assert [question.result(10).loss for question in asked] == [0.25] * 9
-    assert grid.most_under_way == 2
-    told = [message.content["told"] for message in grid.pushed if message.metadata.message_type == "evaluate"]
-    assert sorted(cid for each in told for cid in each["partition-ids"]) == [*range(9)]
-    assert all(each["num-partitions"] == 9 and each["dataset"] == TOLD["dataset"] for each in told)
-
-
 def test_a_message_has_questions_to_several_clients_as_long_as_there_are_many(connect, clients):
     nodes = {number: SharedNode(identity(0)) for number in (70, 71)}
     nodes[70].tasks["fit"] = nodes[71].tasks["fit"] = lambda ins: fit_result(MODEL, ins.config["examples"])
     grid = connect(nodes, num_clients=4 * AT_ONCE + 2)
     assert clients.wait_for(4 * AT_ONCE + 2, 10)
-    hold(nodes, may_answer=False)
+    for node in nodes.values():
+        node.may_answer.clear()
     *others, first, second = clients.all().values()
     for proxy in (first, second):
         ask(proxy, "evaluate")
@@ -189,51 +141,13 @@ def test_a_message_has_questions_to_several_clients_as_long_as_there_are_many(co
     for examples, proxy in enumerate(others):
         asked.append(ask(proxy, "fit", FitIns(encoded(MODEL), {"examples": examples})))
     settle(grid)
-    hold(nodes, may_answer=True)
+    for node in nodes.values():
+        node.may_answer.set()
     assert [question.result(10).num_examples for question in asked] == [*range(4 * AT_ONCE)]
     sizes = [len(unpack(message)) for message in grid.pushed if message.metadata.message_type == "train"]
+    assert all(len({*message.content["told"]["partition-ids"]}) == len(unpack(message)) for message in grid.pushed)
+    assert grid.most_under_way == 2  # one at each node
     assert max(sizes) == AT_ONCE and sizes[-1] == 1 and sizes == sorted(sizes, reverse=True)
-
-
-def occupy(connect, clients, node: Node, num_clients: int) -> tuple[FakeGrid, list, list[Future]]:
-    """Have a node hold back a first answer; return the grid, the other clients and that question."""
-    grid = connect({70: node}, num_clients=num_clients)
-    assert clients.wait_for(num_clients, 10)
-    node.may_answer.clear()
-    first, *others = clients.all().values()
-    asked = [ask(first, "evaluate")]
-    wait_until(lambda: len(grid.under_way) == 1)
-    return grid, others, asked
-
-
-def test_questions_of_one_task_travel_together(connect, clients):
-    node = SharedNode(identity(0))
-    grid, others, asked = occupy(connect, clients, node, 5)
-    for proxy, task in zip(others, ["fit", "evaluate", "fit", "evaluate"]):
-        asked.append(ask(proxy, task))
-    settle(grid)
-    node.may_answer.set()
-    assert all(question.result(10).status.code == Code.OK for question in asked)
-    for message in grid.pushed:
-        tasks = {read_question(ServerMessage.FromString(part))[0] for part in unpack(message)}
-        assert len(tasks) == 1
-
-
-class HurriedNode(SharedNode):
-    """A node that answers only the first question to train in a message."""
-
-    def reply(self, message: Message) -> Message:
-        is_fit = message.metadata.message_type == "train"
-        return Message(pack(self._respond(message, 0)), reply_to=message) if is_fit else super().reply(message)
-
-
-def test_an_answer_that_is_missing_fails_its_question_only(connect, clients):
-    node = HurriedNode(identity(0))
-    grid, others, asked = occupy(connect, clients, node, 3)
-    asked += [ask(proxy) for proxy in others]
-    settle(grid)
-    node.may_answer.set()
-    assert sum(question.exception(10) is None for question in asked) == 2
 
 
 def test_a_node_that_vanishes_fails_its_question_and_is_unregistered(connect, clients, capsys):
@@ -255,35 +169,6 @@ def test_a_node_that_vanishes_fails_its_question_and_is_unregistered(connect, cl
     assert clients.wait_for(2, 10)
 
 
-def test_a_question_to_a_node_that_has_just_vanished(connect, clients):
-    grid = connect({77: Node(identity(4))})
-    assert clients.wait_for(1, 10)
-    proxy = proxies(clients)[77]
-    del grid.nodes[77]
-    assert reason(ask(proxy)) == "ConnectionError: the engine does not take messages to this node"
-
-
-def test_a_question_whose_time_is_over_is_not_sent(connect, clients, clock):
-    """It has waited for others, and nobody waits for its answer any more: the nodes have better things to do."""
-    node = SharedNode(identity(0))
-    grid = connect({70: node}, num_clients=2)
-    assert clients.wait_for(2, 10)
-    first, last = proxies(clients).values()
-    node.may_answer.clear()
-    under_way = ask(first, seconds=100)
-    wait_until(lambda: len(grid.under_way) == 1)
-    late = ask(last, seconds=100)
-    patient = ask(last, "evaluate", seconds=200)
-    settle(grid)
-    clock.now += 150
-    node.may_answer.set()
-    assert under_way.result(10).status.code == Code.OK
-    assert reason(late).startswith("TimeoutError")
-    assert patient.result(10).status.code == Code.OK
-    assert [task for task, _ in node.asked][2:] == ["fit", "evaluate"]
-    assert grid.pushed[-1].metadata.ttl == 50  # of its 200 seconds
-
-
 class StrangeNode(Node):
     """A node that, once it is admitted, answers a fit strangely."""
 
@@ -300,13 +185,11 @@ def in_bytes(task: str) -> bytes:
 
 
 STRANGE = {
-    "nothing": (lambda message: Message(RecordDict({}), reply_to=message), "KeyError"),
     "another task's answer": (
         lambda message: Message(pack(in_bytes("evaluate")), reply_to=message),
         "ValueError: its reply is not one to fit",
     ),
     "noise": (lambda message: Message(pack(b"\xff\xff\xff\xff"), reply_to=message), "DecodeError"),
-    "no bytes": (lambda message: Message(pack(b""), reply_to=message), "ValueError"),
 }
 
 
@@ -328,37 +211,6 @@ def test_a_strange_reply_is_an_error_of_its_question_only(connect, clients, kind
     assert sorted(proxies(clients)) == [77, 78]
 
 
-def test_a_reply_to_something_else_harms_no_other(connect, clients):
-    def to_something_else(message):
-        reply = Message(pack(in_bytes("fit")), reply_to=message)
-        reply.metadata.__dict__["_reply_to_message_id"] = "message 0"
-        return reply
-
-    nodes = {77: StrangeNode(to_something_else), 78: Node(identity(5))}
-    grid = connect(nodes)
-    assert clients.wait_for(2, 10)
-    for node in nodes.values():
-        node.may_answer.clear()
-    lost = ask(proxies(clients)[77])
-    wait_until(lambda: grid.under_way)
-    sound = ask(proxies(clients)[78])
-    wait_until(lambda: len(grid.under_way) == 2)
-    for node in nodes.values():
-        node.may_answer.set()
-    assert sound.result(10).status.code == Code.OK
-    del grid.nodes[77]
-    assert reason(lost) == "ConnectionError: the node is gone"
-
-
-def test_an_error_in_flowers_words_is_one(connect, clients):
-    node = SilentNode(identity(4))
-    node.error = ""
-    connect({77: node})
-    assert clients.wait_for(1, 10)
-    node.error = "the process was killed"
-    assert reason(ask(proxies(clients)[77])) == "ConnectionError: the process was killed"
-
-
 def test_an_engine_that_is_away_for_a_while_is_survived_and_that_is_told_once(connect, clients, capsys):
     grid = connect({77: Node(identity(4))})
     assert clients.wait_for(1, 10)
@@ -376,16 +228,6 @@ def test_an_engine_that_is_away_for_a_while_is_survived_and_that_is_told_once(co
     grid.trouble = OSError("nobody is there")
     settle(grid)
     assert capsys.readouterr().out.count("trying again") == 1  # it is news again
-
-
-def test_a_question_that_the_engine_stumbles_over_is_not_forgotten(connect, clients, capsys):
-    grid = connect({77: Node(identity(4))})
-    assert clients.wait_for(1, 10)
-    grid.push_trouble = RuntimeError("it is too large")
-    assert reason(ask(proxies(clients)[77])) == "RuntimeError: it is too large"
-    wait_until(lambda: "it is too large" in capsys.readouterr().out)
-    grid.push_trouble = None
-    assert is_well(proxies(clients)[77])
 
 
 def test_a_question_that_cannot_be_written_harms_no_other(connect, clients):
@@ -430,20 +272,6 @@ def test_a_node_that_is_refused_is_greeted_again_with_growing_pauses(connect, cl
     assert list(clients.all()) == ["78"]
 
 
-def test_a_node_that_is_being_greeted_is_not_greeted_meanwhile(connect, clients, clock):
-    """On a small board, the first answer takes a minute."""
-    node = Node(identity(4))
-    node.may_answer.clear()
-    grid = connect({77: node})
-    wait_until(lambda: grid.under_way)
-    looks = grid.looks
-    clock.now += 200
-    wait_until(lambda: grid.looks > looks + 5)
-    assert len(grid.pushed) == 1
-    node.may_answer.set()
-    assert clients.wait_for(1, 10)
-
-
 class HelplessNode(Node):
     """A node whose app works, but has no client to answer."""
 
@@ -466,24 +294,3 @@ def test_a_node_that_cannot_be_a_client_is_none_and_that_is_told_once(connect, c
         "no app": "cannot take part: the app cannot be loaded",
     }
     assert len(told) == 1 and told[0] in (f"node 77 {expected[kind]}", f"node 78 {expected[kind]}")
-
-
-def test_troubles_of_two_kinds_are_told_once_each(connect, clients, clock, capsys):
-    grid = connect({77: HelplessNode(identity(4)), 78: SilentNode(identity(5)), 79: Node(identity(6))})
-    assert clients.wait_for(1, 10)
-    assert len(pauses(grid, clock, 2)) == 2
-    assert capsys.readouterr().out.count("cannot take part") == 2
-
-
-def test_after_the_stop_nothing_is_carried(clock, clients):
-    grid = FakeGrid({77: Node(identity(4))})
-    nodes = Nodes(grid, TOLD)
-    before = set(threading.enumerate())
-    nodes.start(clients)
-    assert clients.wait_for(1, 10)
-    carrying = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("greeting")]
-    nodes.stop()
-    for thread in carrying:
-        thread.join(10)
-        assert not thread.is_alive()
-    assert carrying

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 from federation.engine import nodes as module
@@ -10,7 +9,6 @@ from federation.engine.nodes import Nodes
 from federation.engine.serverapp import parse_flags, run_rounds
 from federation.flags import ArgumentParser
 from federation.results import checkpoint
-from federation.results.checkpoint import Checkpoint
 from federation.results.report import Report
 from federation.results.tables import read_table
 from federation.server.fit_config import FitBound
@@ -78,25 +76,6 @@ def test_the_rounds_come_off(settings, nodes, tmp_path, capsys):
     assert nodes.is_over.is_set()
 
 
-def test_an_initial_model_may_take_as_long_as_any_message(settings, nodes, undrawn, monkeypatch):
-    timeouts = []
-
-    def ask(proxy, task, instruction, timeout, group_id):
-        timeouts.append((task, timeout))
-        return asked(proxy, task, instruction, timeout, group_id)
-
-    asked = module.NodeProxy._ask
-    monkeypatch.setattr(module.NodeProxy, "_ask", ask)
-    run_rounds(strategy(), settings(num_rounds=1), nodes)
-    assert dict(timeouts)["get_parameters"] == pytest.approx(module.MESSAGE_TIMEOUT, abs=5)
-
-
-def test_who_joins_need_not_be_told(settings, nodes, undrawn, capsys):
-    run_rounds(strategy(), settings(num_rounds=1), nodes, quiet=True)
-    told = capsys.readouterr().out
-    assert "has joined" not in told and "round 1: 2 results and 0 failures" in told
-
-
 def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(settings, nodes, undrawn, tmp_path, capsys):
     with pytest.raises(RuntimeError, match="^0 of 2 rounds done, results in "):
         run_rounds(strategy(), settings(min_num_clients=3, wait_timeout=0.5), nodes)
@@ -106,30 +85,10 @@ def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(settings, nodes
     assert nodes.is_over.is_set()
 
 
-def test_an_error_in_the_strategy_is_one_for_the_engine(settings, nodes, undrawn):
-    with pytest.raises(ZeroDivisionError):
-        run_rounds(strategy(on_fit_config_fn=lambda server_round: 1 / 0), settings(), nodes)
-    assert nodes.is_over.is_set()
-
-
 def test_results_that_cannot_be_written(settings, nodes, undrawn, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError, match="^cannot write results: "):
         run_rounds(strategy(), settings(results_dir=tmp_path / "file"), nodes)
-
-
-def test_a_resumed_run_takes_only_who_fits_its_model(settings, nodes, undrawn, capsys):
-    resumed = Checkpoint(MODEL, 1, 1, 2, 0, identity(1, dataset="cifar10"))
-    with pytest.raises(RuntimeError, match="^1 of 2 rounds done"):
-        run_rounds(strategy(), settings(resumed=resumed, min_num_clients=1, wait_timeout=0.5), nodes)
-    assert "client 2 on pi2 is refused: it has mnist, this federation cifar10: start" in capsys.readouterr().out
-
-
-def test_rounds_need_not_be_in_the_main_thread(settings, nodes, undrawn, tmp_path):
-    thread = threading.Thread(target=run_rounds, args=(strategy(), settings(num_rounds=1), nodes), daemon=True)
-    thread.start()
-    thread.join(30)
-    assert not thread.is_alive() and checkpoint.load(tmp_path).committed == 1
 
 
 def parser() -> ArgumentParser:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from federation.client.flags import ClientSettings, parse_client
+from federation.client.threads import Threads
 from federation.data.partitions import Partition
 from federation.flags import ArgumentParser, whole_number
 from federation.results import checkpoint
@@ -86,18 +87,11 @@ def test_a_client_with_all_flags(monkeypatch, tmp_path):
     assert client_settings(monkeypatch, *words) == ClientSettings(
         partition=Partition("mnist", 9, 10, Path("elsewhere"), alpha=0.3),
         server_address=Address("fe80::1", 80),
-        threads=2,
+        threads=Threads(2),
         root_certificate=certificate,
         token=b"0123456789abcdef",
         retry_for=1.5,
-        serve=None,
     )
-
-
-def test_a_client_that_stays_loaded(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    settings = client_settings(monkeypatch, "--cid", 0, "--serve", "~/client.sock")
-    assert settings.serve == tmp_path / "client.sock"
 
 
 def test_a_server_with_all_flags(monkeypatch, tmp_path):
