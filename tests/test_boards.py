@@ -413,6 +413,6 @@ def test_a_jetson(boards, laptop, fleet):
     assert re.sub("flower_client=[0-9a-f]+ ", "", start) == (
         "run --detach --label --restart unless-stopped --name flower_client_fleet --hostname board-2 --runtime nvidia "
         f"--volume {folder}:/client flower_client:tf "
-        "python client_tf.py --server_address=192.168.1.10:8080 --mnist --num_clients 50 --cid 7"
+        "python client_tf.py --server_address=192.168.1.10:8080 --num_clients 50 --cid 7 --mnist"
     )
     assert asked[-1] == "rm --force flower_client_fleet"
