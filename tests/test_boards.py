@@ -218,11 +218,12 @@ def fleet(laptop, by_hand) -> Process:
     started = laptop.paste(readme(1), timeout=SETUP_SECONDS)
     command = re.search(r"Now, on this laptop: python\s+server.py (.*?)'?\n\n", started, re.S)
     assert command, started
-    return laptop.serve("--rounds", 2, *command[1].split())
+    server = laptop.serve("--rounds", 2, *command[1].split())
+    assert_rounds(server, ALL, ALL)
+    return server
 
 
 def test_a_fleet(boards, laptop, fleet):
-    assert_rounds(fleet, ALL, ALL)
     assert "encrypted" not in fleet.output  # as in "not encrypted: ..."
     for board in boards:
         assert board.ssh("cd embedded-devices && stat --format '%a %U' token ca.crt").split() == ["600", "pi"] * 2
