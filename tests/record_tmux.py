@@ -60,8 +60,8 @@ def record(laptop: Laptop, folder: Path) -> None:
         video = folder / "run.mkv"
         ffmpeg = subprocess.Popen([*screen, "-t", str(SECONDS), "-c:v", "libx264rgb", "-crf", "0", "-y", str(video)])
         time.sleep(1)
-        for cid in (0, 1):
-            type_into(cid + 1, f"ssh pi@board-{cid + 1} journalctl -f -n 0 -o cat -u flower-client@{cid}")
+        for number in (1, 2):
+            type_into(number, f"ssh pi@board-{number} journalctl -f -n 0 -o cat -u flower-client@fleet")
         type_into(0, SERVER)
         ffmpeg.wait(SECONDS + 60)
         tmux("kill-server")
@@ -82,7 +82,7 @@ def main() -> None:
         with Processes(Path(name, "laptop"), project) as processes:
             laptop = Laptop(boards, processes)
             hosts = {f"board-{cid + 1}": {"cid": cid} for cid in range(4)}
-            write_inventory(project / "fleet/boards.yml", hosts, framework="tf", data_flags="--mnist --num_clients 4")
+            write_inventory(project / "fleet/boards.yml", hosts, framework="tf", num_clients=4)
             laptop.paste("ansible-playbook fleet/setup.yml && ansible-playbook fleet/start.yml", timeout=1800)
             record(laptop, Path(name))
 

@@ -37,17 +37,7 @@ PORT = 8000  # where the laptop offers packages
 DISK = "20G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
 END_SECONDS = 60  # until the processes of a board that was killed have ended
-PROGRAMS = (
-    "debootstrap",
-    "dpkg-scanpackages",
-    "ip",
-    "mkfs.ext4",
-    "nsenter",
-    "rsync",
-    "ssh",
-    "systemd-nspawn",
-    "unshare",
-)
+PROGRAMS = ("debootstrap", "dpkg-scanpackages", "ip", "mkfs.ext4", "rsync", "ssh", "systemd-nspawn", "unshare")
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 HIERARCHIES = [path for name in ("unified", "systemd") if (path := CONTROL_GROUPS / name).exists()] or [CONTROL_GROUPS]
@@ -166,13 +156,6 @@ def remove(laptop: str) -> None:
                 time.sleep(0.2)
 
 
-def remove_leftovers() -> None:
-    """Remove what is left of others that were killed."""
-    for path in Path("/etc/netns").glob("virtual-laptop-*"):
-        if not Path("/proc", path.name.rpartition("-")[2]).exists():
-            remove(path.name)
-
-
 class Board:
     """A board that is on from the start; all waits have a deadline."""
 
@@ -286,7 +269,6 @@ class VirtualBoards:
         self.ssh_options = ["-F", str(folder / "ssh_config")]  # not needed on the laptop, where they are the default
 
     def __enter__(self) -> VirtualBoards:
-        remove_leftovers()
         made = make_base(self.cache)
         self.base = made / "base"
         with contextlib.ExitStack() as stack:
