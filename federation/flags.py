@@ -25,16 +25,14 @@ class Failure(Exception):
         self.is_told = is_told  # whether the user has read it already, from another process
 
 
-def _print_lines() -> None:
-    """Print each line at once, to a file or pipe too, and a question mark for a character that the encoding lacks."""
+def run_main(main: Callable[[], object]) -> None:
+    """Call the `main` of a script; a Failure ends the process with its sentence and its exit code.
+
+    Each line is printed at once, to a file or pipe too; a question mark stands for what the encoding lacks.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # neither closed nor a notebook's
             stream.reconfigure(errors="replace", line_buffering=True)
-
-
-def run_main(main: Callable[[], object]) -> None:
-    """Call the `main` of a script; a Failure ends the process with its sentence and its exit code."""
-    _print_lines()
     try:
         main()
     except Failure as failure:
