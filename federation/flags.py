@@ -126,9 +126,8 @@ def read_token(path: Path) -> bytes:
 def check_cid(parser: argparse.ArgumentParser, cid: int, num_clients: int) -> None:
     """End the process with exit code 2 if there is no partition `cid`."""
     if cid >= num_clients:
-        parser.error(
-            f"argument --cid: must be from 0 to {num_clients - 1} (there are {num_clients} partitions), not {cid}"
-        )
+        limits = f"from 0 to {num_clients - 1} (there are {num_clients} partitions)"
+        parser.error(f"argument --cid: must be {limits}, not {cid}")
 
 
 def dataset_name(mnist: bool) -> str:

@@ -78,16 +78,14 @@ def reachable_addresses(listening: Address) -> list[Address]:
     # Whether it is 0.0.0.0 or [::], gRPC listens on both kinds of addresses.
     entries = [entry for interface in psutil.net_if_addrs().values() for entry in interface]
     own_hosts = [entry.address for entry in entries if entry.family in (socket.AF_INET, socket.AF_INET6)]
-    ips = [ipaddress.ip_address(host) for host in [*_outward_hosts(), *own_hosts] if "%" not in host]
+    ips = [ipaddress.ip_address(host) for host in [*_outward_host(), *own_hosts] if "%" not in host]
     hosts = dict.fromkeys(str(ip) for ip in ips if not ip.is_loopback and not ip.is_link_local)
     return [Address(host, listening.port) for host in hosts or ["127.0.0.1"]][:MOST_SHOWN]
 
 
-def _outward_hosts() -> list[str]:
-    """Own addresses, IPv4 and IPv6, on the way to the internet; none without a route."""
-    found = []
-    for family, stranger in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((stranger, 1))  # sends nothing; only asks which of our addresses leads there
-            found.append(probe.getsockname()[0])
-    return found
+def _outward_host() -> list[str]:
+    """Own IPv4 address on the way to the internet; none without a route."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 1))  # sends nothing; only asks which of our addresses leads there
+        return [probe.getsockname()[0]]
+    return []

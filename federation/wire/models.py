@@ -75,15 +75,15 @@ class Inbound:
         if parameters.tensor_type == DIGEST:
             if digest(parameters) != self.digest:
                 raise Lacks
-        else:
-            self.forget()
-            self.digest = digest(parameters)
-            self.is_half = parameters.tensor_type == HALF_PRECISION
-            if self.is_half:
-                arrays = [_widened(_unpack(tensor, MAX_MESSAGE_BYTES)) for tensor in parameters.tensors]
-                parameters = ndarrays_to_parameters(arrays)
-            self.model = parameters
-        return self.model
+            return self.model
+        self.forget()
+        self.digest = digest(parameters)
+        self.is_half = parameters.tensor_type == HALF_PRECISION
+        if self.is_half:
+            arrays = [_widened(_unpack(tensor, MAX_MESSAGE_BYTES)) for tensor in parameters.tensors]
+            parameters = ndarrays_to_parameters(arrays)
+        self.model = parameters
+        return parameters
 
     def answer(self, result: Parameters) -> Parameters:
         """What a fit has made of the model, in the form that goes with that in which the model came."""

@@ -57,7 +57,7 @@ def test_an_address_to_listen_on_is_none_to_connect_to(everywhere):
 def machine(monkeypatch):
     """Return a function that has this machine's interfaces be others: their addresses, by name."""
 
-    def machine(outward=(), **interfaces):
+    def machine(*outward, **interfaces):
         def entry(address):
             return types.SimpleNamespace(address=address, family=socket.AF_INET6 if ":" in address else socket.AF_INET)
 
@@ -65,20 +65,20 @@ def machine(monkeypatch):
         interfaces = {"lo": ["127.0.0.1", "::1"], **interfaces}
         entries = {name: [mac, *map(entry, found)] for name, found in interfaces.items()}
         monkeypatch.setattr(psutil, "net_if_addrs", lambda: entries)
-        monkeypatch.setattr(addresses, "_outward_hosts", lambda: list(outward))
+        monkeypatch.setattr(addresses, "_outward_host", lambda: list(outward))
 
     return machine
 
 
 @pytest.mark.parametrize("everywhere", EVERYWHERE, ids=str)
-def test_the_outward_addresses_come_first(machine, everywhere):
+def test_the_outward_address_comes_first(machine, everywhere):
     machine(
-        outward=["192.168.1.10", "2001:db8::10"],
+        "192.168.1.10",
         docker0=["172.17.0.1", "fd00:17::1"],
         eth0=["10.9.8.7", "169.254.7.7", "fe80::7%eth0", "fe80::7"],
         wlan0=["2001:db8::10", "192.168.1.10"],
     )
-    expected = ["192.168.1.10:8080", "[2001:db8::10]:8080", "172.17.0.1:8080", "[fd00:17::1]:8080", "10.9.8.7:8080"]
+    expected = ["192.168.1.10:8080", "172.17.0.1:8080", "[fd00:17::1]:8080", "10.9.8.7:8080", "[2001:db8::10]:8080"]
     assert [str(address) for address in reachable_addresses(everywhere)] == expected
 
 
