@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import secrets
@@ -12,9 +11,6 @@ from typing import TYPE_CHECKING, BinaryIO, Iterator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-CANNOT_SYNC = errno.EINVAL, errno.ENOSYS, errno.ENOTSUP  # what network drives and FUSE say that have no fsync
-LEFTOVERS = f".*.{'[0-9a-f]' * 8}.tmp"  # the temporary names of `replaced`
 
 
 @contextlib.contextmanager
@@ -29,7 +25,8 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     try:
         with temporary.open("x+b") as file:
             yield file
-            _sync(file)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):  # it is not there yet, or its drive has gone
@@ -54,17 +51,7 @@ def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
         file.write(picture.getvalue())
 
 
-def _sync(file: BinaryIO) -> None:
-    """Flush what has been written to the disk, if the file system can say when it is there."""
-    file.flush()
-    try:
-        os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno not in CANNOT_SYNC:
-            raise
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove what `replaced` left in a folder when its process was killed; raises OSError if that is not possible."""
-    for leftover in folder.glob(LEFTOVERS):
+    for leftover in folder.glob(f".*.{'[0-9a-f]' * 8}.tmp"):
         leftover.unlink()

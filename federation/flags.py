@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import sys
 from pathlib import Path
@@ -24,16 +25,14 @@ class Failure(Exception):
         self.is_told = is_told  # whether the user has read it already, from another process
 
 
-def _print_lines() -> None:
-    """Print each line at once, to a file or pipe too, and a question mark for a character that the encoding lacks."""
+def run_main(main: Callable[[], object]) -> None:
+    """Call the `main` of a script; a Failure ends the process with its sentence and its exit code.
+
+    Each line is printed at once, to a file or pipe too; a question mark stands for what the encoding lacks.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # neither closed nor a notebook's
             stream.reconfigure(errors="replace", line_buffering=True)
-
-
-def run_main(main: Callable[[], object]) -> None:
-    """Call the `main` of a script; a Failure ends the process with its sentence and its exit code."""
-    _print_lines()
     try:
         main()
     except Failure as failure:
@@ -58,50 +57,39 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    """Return a converter for whole numbers from `minimum` on, up to `maximum` if there is one."""
+    """Converter for whole numbers from `minimum` on, up to `maximum` if there is one."""
     limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def convert(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = minimum - 1
-        if number < minimum or (maximum is not None and number > maximum):
-            raise argparse.ArgumentTypeError(f"must be a whole number, {limits}, not {text!r}")
-        return number
+        with contextlib.suppress(ValueError):
+            if minimum <= int(text) and (maximum is None or int(text) <= maximum):
+                return int(text)
+        raise argparse.ArgumentTypeError(f"must be a whole number, {limits}, not {text!r}")
 
     return convert
 
 
 def fraction(text: str) -> float:
     """Convert to a number above 0, at most 1."""
-    number = _number(text)
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, at most 1, not {text!r}")
-    return number
+    return _number(text, "above 0, at most 1", lambda number: 0 < number <= 1)
 
 
 def concentration(text: str) -> float:
     """Convert to a number from 0.01 to 1,000,000."""
-    number = _number(text)
-    if not SMALLEST_ALPHA <= number <= LARGEST_ALPHA:
-        raise argparse.ArgumentTypeError(f"must be a number from {SMALLEST_ALPHA} to {LARGEST_ALPHA}, not {text!r}")
-    return number
+    limits = f"from {SMALLEST_ALPHA} to {LARGEST_ALPHA}"
+    return _number(text, limits, lambda number: SMALLEST_ALPHA <= number <= LARGEST_ALPHA)
 
 
 def seconds(text: str) -> float:
     """Convert to a number above 0."""
-    number = _number(text)
-    if not 0 < number <= LONGEST_WAIT:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
-    return number
+    return _number(text, "of seconds above 0", lambda number: 0 < number <= LONGEST_WAIT)
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0  # out of range wherever this is used
+def _number(text: str, limits: str, is_in_range: Callable[[float], bool]) -> float:
+    with contextlib.suppress(ValueError):
+        if is_in_range(float(text)):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number {limits}, not {text!r}")
 
 
 def path(text: str) -> Path:
@@ -113,7 +101,7 @@ def path(text: str) -> Path:
 
 
 def content(read: Callable[[Path], Content]) -> Callable[[str], Content]:
-    """Return a converter from a name to what `read` makes of the file or folder; it raises OSError or ValueError."""
+    """Converter from a name to what `read` makes of the file or folder; it raises OSError or ValueError."""
 
     def convert(name: str) -> Content:
         try:
@@ -128,7 +116,7 @@ def content(read: Callable[[Path], Content]) -> Callable[[str], Content]:
 
 
 def read_token(path: Path) -> bytes:
-    """Return the token in a file; raises ValueError if it is too short or more than one word."""
+    """The token in a file; raises ValueError if it is too short or more than one word."""
     token = path.read_bytes().strip()
     if len(token) < MIN_TOKEN_LENGTH or len(token.split()) > 1:
         raise ValueError(f"it contains no token (one word of at least {MIN_TOKEN_LENGTH} characters)")
@@ -138,13 +126,12 @@ def read_token(path: Path) -> bytes:
 def check_cid(parser: argparse.ArgumentParser, cid: int, num_clients: int) -> None:
     """End the process with exit code 2 if there is no partition `cid`."""
     if cid >= num_clients:
-        parser.error(
-            f"argument --cid: must be from 0 to {num_clients - 1} (there are {num_clients} partitions), not {cid}"
-        )
+        limits = f"from 0 to {num_clients - 1} (there are {num_clients} partitions)"
+        parser.error(f"argument --cid: must be {limits}, not {cid}")
 
 
 def dataset_name(mnist: bool) -> str:
-    """Return the name of the data set that the flag --mnist, given or not, stands for."""
+    """The name of the data set that the flag --mnist, given or not, stands for."""
     return "mnist" if mnist else "cifar10"
 
 

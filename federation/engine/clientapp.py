@@ -16,7 +16,7 @@ from federation.client.threads import Threads
 from federation.client.wrapper import ClientWrapper
 from federation.data.partitions import Partition, load_partition
 from federation.engine.nodes import pack, unpack
-from federation.wire.messages import refuse, respond
+from federation.wire.messages import failure, respond
 
 from flwr.app import Context, Message
 
@@ -40,8 +40,9 @@ def _answer(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any], c
         return respond(question, _wrapper(told, node, context.node_id).answer)
     except (Exception, SystemExit) as error:  # it has no data, for example
         traceback.print_exc()
-        print(f"cannot answer: {_reason(error)}", file=sys.stderr)
-        return refuse(question, _reason(error))
+        reason = _reason(error)
+        print(f"cannot answer: {reason}", file=sys.stderr)
+        return respond(question, lambda task, _: failure(task, reason))
 
 
 def _reason(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from federation.wire.handshake import as_number
-from federation.wire.models import common_type, in_type
 
 import numpy as np
 from flwr.common import FitRes, Metrics, Parameters, Scalar, ndarrays_to_parameters, parameters_to_ndarrays
@@ -32,11 +31,13 @@ class DeviceFedAvg(FedAvg):
         types = [array.dtype for array in first]
         for _, result in results:
             arrays = parameters_to_ndarrays(result.parameters)
-            types = [common_type(dtype, array.dtype) for dtype, array in zip(types, arrays)]
+            types = [np.promote_types(dtype, array.dtype) for dtype, array in zip(types, arrays)]
             for running_sum, array in zip(sums, arrays):
                 running_sum += np.multiply(array, result.num_examples, dtype=np.float64)
-        averages = [in_type(running_sum / total, dtype) for running_sum, dtype in zip(sums, types)]
-        return ndarrays_to_parameters(averages), {}
+        averages = [running_sum / total for running_sum in sums]
+        # Averages of whole numbers are rounded: cut off, they would get smaller and smaller.
+        rounded = [mean if dtype.kind == "f" else np.rint(mean) for mean, dtype in zip(averages, types)]
+        return ndarrays_to_parameters([mean.astype(dtype) for mean, dtype in zip(rounded, types)]), {}
 
 
 def weighted_average(results: list[tuple[int, Metrics]]) -> Metrics:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
-import itertools
 import os
 import re
 import socket
 from typing import NamedTuple
 
 # A name, an IPv4 address, or an IPv6 address in brackets; then a port. Whether the name exists, the resolver knows.
-ADDRESS = re.compile(r"([^\s/@:\[\]]+|\[[^\s/@\[\]]*:[^\s/@\[\]]*\]):([0-9]{1,5})")
+ADDRESS = re.compile(r"([\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[\w.%-]*:[\w.:%-]*\]):([0-9]{1,5})", re.ASCII)
 MOST_SHOWN = 5  # addresses; more would be no help
 
 
@@ -28,31 +27,23 @@ class Address(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether what is sent to this address stays on this machine."""
-        ip = _ip(self.host)
-        return self.host == "localhost" if ip is None else ip.is_loopback
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name
+            return self.host == "localhost"
 
     @property
     def is_unspecified(self) -> bool:
         """Whether this is 0.0.0.0 or [::], all addresses of a machine: to listen on, not to connect to."""
-        ip = _ip(self.host)
-        return ip is not None and ip.is_unspecified
-
-
-def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:  # a name
-        return None
+        return self.host in ("0.0.0.0", "::")
 
 
 def _parse(text: str) -> Address:
     """Split `HOST:PORT` or `[IPV6]:PORT`; raises argparse's error for a wrong value if `text` is neither."""
     match = ADDRESS.fullmatch(text)
-    with contextlib.suppress(UnicodeError):  # for instance 192.168.1..10
-        if match and 0 < int(match[2]) < 65536:
-            # xn--bro-hoa.local for büro.local: gRPC, unlike sockets, takes ASCII only.
-            return Address(match[1].strip("[]").encode("idna").decode(), int(match[2]))
-    raise argparse.ArgumentTypeError(f"must look like 192.168.1.10:8080 or [fe80::1]:8080, not {text!r}")
+    if not match or not 0 < int(match[2]) < 65536:
+        raise argparse.ArgumentTypeError(f"must look like 192.168.1.10:8080 or [fe80::1]:8080, not {text!r}")
+    return Address(match[1].strip("[]"), int(match[2]))
 
 
 def server_address(text: str) -> Address:
@@ -82,26 +73,19 @@ def reachable_addresses(listening: Address) -> list[Address]:
     """Addresses under which clients reach a server that listens on `listening`, the likeliest first."""
     if not listening.is_unspecified:
         return [listening]
+    import psutil  # only the server needs it
+
     # Whether it is 0.0.0.0 or [::], gRPC listens on both kinds of addresses.
-    ips = [ipaddress.ip_address(host) for host in [*_outward_hosts(), *_own_hosts()] if "%" not in host]
+    entries = [entry for interface in psutil.net_if_addrs().values() for entry in interface]
+    own_hosts = [entry.address for entry in entries if entry.family in (socket.AF_INET, socket.AF_INET6)]
+    ips = [ipaddress.ip_address(host) for host in [*_outward_host(), *own_hosts] if "%" not in host]
     hosts = dict.fromkeys(str(ip) for ip in ips if not ip.is_loopback and not ip.is_link_local)
     return [Address(host, listening.port) for host in hosts or ["127.0.0.1"]][:MOST_SHOWN]
 
 
-def _outward_hosts() -> list[str]:
-    """Own addresses, IPv4 and IPv6, on the way to the internet; none without a route."""
-    found = []
-    for family, stranger in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((stranger, 1))  # sends nothing; only asks which of our addresses leads there
-            found.append(probe.getsockname()[0])
-    return found
-
-
-def _own_hosts() -> list[str]:
-    """Addresses of all interfaces, IPv4 first."""
-    import psutil  # only the server needs it
-
-    entries = list(itertools.chain.from_iterable(psutil.net_if_addrs().values()))
-    families = socket.AF_INET, socket.AF_INET6
-    return [entry.address for family in families for entry in entries if entry.family == family]
+def _outward_host() -> list[str]:
+    """Own IPv4 address on the way to the internet; none without a route."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 1))  # sends nothing; only asks which of our addresses leads there
+        return [probe.getsockname()[0]]
+    return []

@@ -56,7 +56,7 @@ class Identity:
 
     @classmethod
     def read(cls, properties: Mapping[str, Scalar]) -> Identity | None:
-        """Return the identity in a client's properties; None if there is none: a plain Flower client."""
+        """The identity in a client's properties; None if there is none: a plain Flower client."""
         kinds = get_type_hints(cls)
         if any(type(properties.get(name)) is not kind for name, kind in kinds.items()):
             return None
@@ -68,23 +68,23 @@ class Identity:
 
 
 def connection_of(client: ClientProxy) -> str:
-    """Return the name of a client's connection, which Flower makes up and calls `cid`: it is not the flag --cid."""
+    """The name of a client's connection, which Flower makes up and calls `cid`: it is not the flag --cid."""
     return client.cid
 
 
 def identity_of(client: ClientProxy) -> Identity | None:
-    """Return who a client is, once the client manager has admitted it; None for a plain Flower client."""
+    """Who a client is, once the client manager has admitted it; None for a plain Flower client."""
     # Not by `read`: the client manager has written the properties, from an identity.
     return Identity(**client.properties) if client.properties else None  # type: ignore[arg-type]
 
 
 def name_of(client: ClientProxy) -> str:
-    """Return how to call a client in messages."""
+    """How to call a client in messages."""
     return str(identity_of(client) or f"plain Flower client {connection_of(client)[:8]}")
 
 
 def key_of(client: ClientProxy) -> Key:
-    """Return what tells clients apart over their connections and sorts them: by --cid, plain Flower clients last."""
+    """What tells clients apart over their connections and sorts them: by --cid, plain Flower clients last."""
     identity = identity_of(client)
     return (True, 0, connection_of(client)) if identity is None else (False, identity.cid, "")
 
@@ -97,36 +97,28 @@ def fingerprint(model: Sequence[np.ndarray]) -> str:
 
 def class_list(names: Sequence[str]) -> str:
     """Names of classes as JSON, so that other names give another text; empty if there are none."""
-    text = json.dumps(list(names), ensure_ascii=False) if names else ""
-    if text == printable(text):
-        return text
-    return f"{printable(text)[: MAX_TEXT - 20]} ({zlib.crc32(json.dumps(list(names)).encode()):08x})"
+    return printable(json.dumps(list(names), ensure_ascii=False)) if names else ""
 
 
 def printable(text: str) -> str:
-    """Return a text from the network without what could play tricks on a terminal, on one line, not too long."""
+    """A text from the network without what could play tricks on a terminal, on one line, not too long."""
     return "".join(c if c.isprintable() else " " for c in text)[:MAX_TEXT]
 
 
 def as_number(value: object) -> float | None:
-    """Return a value from the network if it is a finite number, else None."""
+    """A value from the network if it is a finite number, else None."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None
 
 
 def question() -> dict[str, Scalar]:
-    """Return what the server asks a newcomer."""
+    """What the server asks a newcomer."""
     return {"nonce": secrets.token_hex(16)}
 
 
-def refusal(refused: Refused) -> dict[str, Scalar]:
-    """Return what the server tells a client that it does not want."""
-    return {"refused": f"refused by the server: {refused}", "again": refused.again}
-
-
 def answer(config: Mapping[str, Scalar], identity: Identity, token: bytes | None) -> dict[str, Scalar]:
-    """Return a client's answer to `question()`; raises Refused if `config` is a refusal."""
+    """A client's answer to `question()`; raises Refused if `config` is what `send_away` sends instead."""
     if "refused" in config:
         raise Refused(printable(str(config["refused"])), again=bool(config.get("again")))
     properties: dict[str, Scalar] = dataclasses.asdict(identity)
@@ -136,7 +128,7 @@ def answer(config: Mapping[str, Scalar], identity: Identity, token: bytes | None
 
 
 def proof(token: bytes, nonce: object, identity: Identity) -> str:
-    """Return what only a client with the token can answer to a question with `nonce`, in hexadecimal."""
+    """What only a client with the token can answer to a question with `nonce`, in hexadecimal."""
     message = json.dumps([nonce, *dataclasses.astuple(identity)])
     return hmac.new(token, message.encode(), hashlib.sha256).hexdigest()
 
@@ -156,15 +148,16 @@ def check(
 
 def send_away(client: ClientProxy, identity: Identity | None, refused: Refused, timeout: float) -> None:
     """Tell a newcomer that the server refuses it, and why; a plain Flower client hears only that it is over."""
+    refusal: dict[str, Scalar] = {"refused": f"refused by the server: {refused}", "again": refused.again}
     with contextlib.suppress(Exception):  # the connection ends, as it should
         if identity is None:
             client.reconnect(ReconnectIns(seconds=None), timeout, group_id=None)
         else:
-            client.get_properties(GetPropertiesIns(refusal(refused)), timeout, group_id=None)
+            client.get_properties(GetPropertiesIns(refusal), timeout, group_id=None)
 
 
 def mismatch(newcomer: Identity, member: Identity) -> str | None:
-    """Return why a client cannot take part in a federation with that member, and what to do; None if it can."""
+    """Why a client cannot take part in a federation with that member, and what to do; None if it can."""
     if newcomer.dataset != member.dataset:
         remedy = f"start it {'with' if member.dataset == 'mnist' else 'without'} --mnist"
         return f"it has {newcomer.dataset}, this federation {member.dataset}: {remedy}"

@@ -15,18 +15,15 @@ import threading
 import time
 from pathlib import Path
 
-# The other side is asked after IDLE seconds of silence, then every INTERVAL. After LOST seconds without an answer, or
-# without any progress in sending, the connection is given up.
-IDLE, INTERVAL, LOST = 20, 4, 65
 SWEEP_PAUSE = 5  # seconds
 OPEN_FILES = Path("/dev/fd")  # on Linux and macOS
 
 OPTIONS = {
-    "TCP_KEEPIDLE": IDLE,
-    "TCP_KEEPALIVE": IDLE,  # its name on macOS
-    "TCP_KEEPINTVL": INTERVAL,
-    "TCP_KEEPCNT": (LOST - IDLE) // INTERVAL,
-    "TCP_USER_TIMEOUT": LOST * 1000,  # milliseconds; Linux only
+    "TCP_KEEPIDLE": 20,  # seconds of silence, then the other side is asked
+    "TCP_KEEPALIVE": 20,  # its name on macOS
+    "TCP_KEEPINTVL": 4,  # seconds until it is asked again
+    "TCP_KEEPCNT": 11,  # questions without an answer, then the connection is given up
+    "TCP_USER_TIMEOUT": 65_000,  # milliseconds without progress in sending, then so is it; Linux only
 }
 
 

@@ -7,7 +7,7 @@ FitRes. Beside the stream in federation/client/stream.py, the one place that use
 
 from __future__ import annotations
 
-from typing import Callable, Union
+from typing import Any, Callable, Union
 
 from federation.wire.handshake import Refused
 
@@ -38,7 +38,7 @@ def write_question(task: str, instruction: Instruction) -> ServerMessage:
     return ServerMessage(**{field: getattr(serde, f"{field}_to_proto")(instruction)})
 
 
-def read_question(message: ServerMessage) -> tuple[str, Instruction | None]:
+def read_question(message: ServerMessage) -> tuple[str, Any]:
     """Task in a message and Flower's instruction, which the server's goodbye, "reconnect", does not have: None.
 
     Raises ValueError if Flower knows no such task.
@@ -71,7 +71,7 @@ def read_answer(task: str, answer: bytes) -> Result:
 
 
 def failure(task: str, reason: str, code: Code = Code.FIT_NOT_IMPLEMENTED) -> Result:
-    """Return the result of a task that failed, as Flower has it, with the reason."""
+    """Result of a task that failed, as Flower has it, with the reason."""
     # Of Flower's codes, those for what is not implemented are the ones that are not OK and that every version knows.
     status = Status(code, reason)
     if task == "get_properties":
@@ -86,17 +86,9 @@ def failure(task: str, reason: str, code: Code = Code.FIT_NOT_IMPLEMENTED) -> Re
 def respond(question: bytes, answer: Answer) -> bytes:
     """Answer to a question, both as bytes; `answer(task, instruction)` knows the result."""
     task, instruction = read_question(ServerMessage.FromString(question))
-    if instruction is None:
-        raise ValueError("a goodbye has no answer")
     try:
         result = answer(task, instruction)
     except Refused as refused:
         print(refused)
         result = failure(task, f"{refused}")
     return write_answer(task, result).SerializeToString()
-
-
-def refuse(question: bytes, reason: str) -> bytes:
-    """Answer to a question, both as bytes, that says why it has no result."""
-    task, _ = read_question(ServerMessage.FromString(question))
-    return write_answer(task, failure(task, reason)).SerializeToString()

@@ -52,7 +52,7 @@ class Outbound:
         self.is_new = is_new
 
     def forms(self, parameters: Parameters, is_sent_again: bool) -> list[Parameters]:
-        """Return in which forms to send a strategy's `parameters`, the next one each time that the client lacks it."""
+        """Forms in which to send a strategy's `parameters`, the next one each time that the client lacks it."""
         if parameters is not self.whole:  # a strategy may have another model for some client
             return [parameters]
         return [self.shortest] if self.is_new and not is_sent_again else [self.digest, self.shortest]
@@ -71,33 +71,30 @@ class Inbound:
         self.is_half = False
 
     def receive(self, parameters: Parameters) -> Parameters:
-        """Return the model that was sent, in Flower's form; raises Lacks if that is a digest of another one."""
+        """The model that was sent, in Flower's form; raises Lacks if that is a digest of another one."""
         if parameters.tensor_type == DIGEST:
             if digest(parameters) != self.digest:
                 raise Lacks
-        else:
-            self.forget()
-            self.digest = digest(parameters)
-            self.is_half = parameters.tensor_type == HALF_PRECISION
-            if self.is_half:
-                arrays = [_widened(_unpack(tensor, MAX_MESSAGE_BYTES)) for tensor in parameters.tensors]
-                parameters = ndarrays_to_parameters(arrays)
-            self.model = parameters
-        return self.model
+            return self.model
+        self.forget()
+        self.digest = digest(parameters)
+        self.is_half = parameters.tensor_type == HALF_PRECISION
+        if self.is_half:
+            arrays = [_widened(_unpack(tensor, MAX_MESSAGE_BYTES)) for tensor in parameters.tensors]
+            parameters = ndarrays_to_parameters(arrays)
+        self.model = parameters
+        return parameters
 
     def answer(self, result: Parameters) -> Parameters:
-        """Return what a fit has made of the model, in the form that goes with that in which the model came."""
+        """What a fit has made of the model, in the form that goes with that in which the model came."""
         if not self.is_half or len(result.tensors) != len(self.model.tensors):
             return result
         pairs = zip(result.tensors, self.model.tensors)
-        try:
-            return Parameters([_pack(_change(*map(bytes_to_ndarray, pair))) for pair in pairs], DIFFERENCE)
-        except Exception:  # bytes that are no arrays: for the server to say
-            return result
+        return Parameters([_pack(_change(*map(bytes_to_ndarray, pair))) for pair in pairs], DIFFERENCE)
 
 
 def digest(parameters: Parameters) -> bytes:
-    """Return the SHA-256 of a model, in whichever form it is sent."""
+    """The SHA-256 of a model, in whichever form it is sent."""
     if parameters.tensor_type == DIGEST:
         return parameters.tensors[0]
     sha256 = hashlib.sha256()
@@ -107,25 +104,22 @@ def digest(parameters: Parameters) -> bytes:
 
 
 def size(message: Any) -> int:
-    """Return how many bytes the model in one of Flower's messages has, such as a FitIns; 0 if there is none."""
+    """How many bytes the model in one of Flower's messages has, such as a FitIns; 0 if there is none."""
     return sum(map(len, message.parameters.tensors)) if hasattr(message, "parameters") else 0
 
 
 def lacks_the_model(result: Any) -> bool:
-    """Return whether a result, such as a FitRes, says that its client does not have the model with that digest."""
+    """Whether a result, such as a FitRes, says that its client does not have the model with that digest."""
     return hasattr(result, "status") and result.status.code == LACKS_MODEL
 
 
 def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays:
-    """Return the arrays in `parameters`; of a difference, those that it makes of `model`.
+    """The arrays in `parameters`; of a difference, those that it makes of `model`.
 
     Raises ValueError, with the reason, if they are not a model's.
     """
-    is_difference = parameters.tensor_type == DIFFERENCE
-    if is_difference and len(parameters.tensors) != len(model):
-        raise ValueError(f"it has {len(parameters.tensors)} arrays, the global model {len(model)}")
     try:
-        if is_difference and model:
+        if parameters.tensor_type == DIFFERENCE and model:
             most = HEADER + max(array.nbytes for array in model)
             arrays = [_sum(_unpack(tensor, most), old) for tensor, old in zip(parameters.tensors, model)]
         else:
@@ -143,13 +137,13 @@ def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays
 
 
 def decode_result(parameters: Parameters, model: NDArrays) -> Parameters:
-    """Return what a fit has made of the global `model`: whole, as many arrays of the same shapes, in its types.
+    """What a fit has made of the global `model`: whole, as many arrays of the same shapes, in its types.
 
     Raises ValueError, with the reason, if that cannot be.
     """
+    if len(parameters.tensors) != len(model):
+        raise ValueError(f"it has {len(parameters.tensors)} arrays, the global model {len(model)}")
     arrays = decode(parameters, model)
-    if len(arrays) != len(model):
-        raise ValueError(f"it has {len(arrays)} arrays, the global model {len(model)}")
     for i, (array, expected) in enumerate(zip(arrays, model)):
         if array.shape != expected.shape:
             raise ValueError(f"array {i} is of shape {array.shape}, the global model's of {expected.shape}")
@@ -159,61 +153,36 @@ def decode_result(parameters: Parameters, model: NDArrays) -> Parameters:
 
 
 def in_models_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return a new array in the type of numbers that the global model has; raises ValueError as `in_type` does.
+    """The result of a fit or an average in the type of numbers that the global model has.
 
-    Fractions where the model has whole numbers stay: rounded, small steps would get lost round after round.
+    Of a model of whole numbers, what that type has no room for stays as it is, fractions above all: rounded, small
+    steps would get lost round after round. Raises ValueError if a floating-point type has no room for a number.
     """
-    if dtype.kind != "f" and array.dtype.kind == "f" and (array != np.rint(array)).any():
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    return in_type(array, dtype)
-
-
-def common_type(one: np.dtype, other: np.dtype) -> np.dtype:
-    """Return the type of an average of numbers of two types: of whole numbers only if both are."""
-    if one.kind != other.kind and "f" in (one.kind, other.kind):
-        return one if one.kind == "f" else other
-    return np.promote_types(one, other)
-
-
-def in_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return an array in another type of numbers; raises ValueError if some are out of its range.
-
-    For a type of whole numbers they are rounded: that is nearer than cutting off, which would make averages smaller.
-    """
-    if array.dtype == dtype:
-        return array
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            converted = array.astype(dtype)
-        fits = np.isfinite(converted).all()
-    else:
-        rounded = np.rint(array) if array.dtype.kind == "f" else array
-        limits = np.iinfo(dtype)
-        # As Python's numbers, because NumPy compares large ones as floats.
-        fits = array.size == 0 or limits.min <= int(rounded.min()) <= int(rounded.max()) <= limits.max
-        converted = rounded.astype(dtype) if fits else rounded
-    if not fits:
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = array.astype(dtype, copy=False)
+    if dtype.kind != "f":
+        return converted if (converted == array).all() else array
+    if not np.isfinite(converted).all():
         raise ValueError(f"some of its numbers are out of range for the global model's {dtype}")
     return converted
 
 
 def _halved(array: np.ndarray) -> np.ndarray:
-    """Return an array in float16 if that is how its like is sent, and if all of its numbers are in range."""
+    """An array in float16 if that is how its like is sent, and if all of its numbers are in range."""
     if array.dtype != np.float32 or array.ndim < 2:
         return _widened(array)
-    try:
-        return in_type(array, np.dtype(np.float16))
-    except ValueError:
-        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.isfinite(half).all() else array
 
 
 def _widened(array: np.ndarray) -> np.ndarray:
-    """Return an array in float32 if it is in float16, which stands for that on this wire."""
+    """An array in float32 if it is in float16, which stands for that on this wire."""
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _change(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """Return what has to be added to the old array, in float16; if that cannot be sent so, the new array."""
+    """What has to be added to the old array, in float16; if that cannot be sent so, the new array."""
     if new.dtype.kind in "fiu" and new.shape == old.shape and old.dtype == np.float32:
         with np.errstate(over="ignore", invalid="ignore"):  # of a training that went wrong
             change = _halved((new - old).astype(np.float32))
@@ -223,12 +192,12 @@ def _change(new: np.ndarray, old: np.ndarray) -> np.ndarray:
 
 
 def _sum(change: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """Return the new array, given what `_change` returned."""
+    """The new array, given what `_change` made of it."""
     return old + change if change.dtype == np.float16 and change.shape == old.shape else change
 
 
 def _pack(array: np.ndarray) -> bytes:
-    """Return an array compressed: the first bytes of all its numbers, then the second ones, and so on."""
+    """An array compressed: the first bytes of all its numbers, then the second ones, and so on."""
     by_number = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
     by_place = np.ascontiguousarray(by_number.T).reshape(-1).view(array.dtype).reshape(array.shape)
     # Without a search for repetitions, which weights do not have: it takes twice as long, and more bytes.
@@ -237,7 +206,7 @@ def _pack(array: np.ndarray) -> bytes:
 
 
 def _unpack(packed: bytes, most: int) -> np.ndarray:
-    """Return the array; raises any error if the bytes are not those of one with up to `most` bytes."""
+    """The array in these bytes; raises any error if the bytes are not those of one with up to `most` bytes."""
     by_place = bytes_to_ndarray(zlib.decompressobj().decompress(packed, most))
     by_number = by_place.reshape(-1).view(np.uint8).reshape(by_place.itemsize, -1).T
     return np.ascontiguousarray(by_number).reshape(-1).view(by_place.dtype).reshape(by_place.shape)

@@ -28,9 +28,8 @@ def read_root_certificate(path: Path) -> bytes:
 
 def read_server_certificates(folder: Path) -> tuple[bytes, bytes, bytes]:
     """ca.crt, server.pem and server.key in `folder`; raises OSError or ValueError if they cannot be used."""
-    ca, certificate, key = (folder / name for name in ("ca.crt", "server.pem", "server.key"))
-    contents = ca.read_bytes(), certificate.read_bytes(), key.read_bytes()
-    client_context(contents[0])
+    certificate, key = folder / "server.pem", folder / "server.key"
+    contents = read_root_certificate(folder / "ca.crt"), certificate.read_bytes(), key.read_bytes()
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except ssl.SSLError as error:

@@ -54,7 +54,7 @@ def reason(accept, *arguments) -> str:
 def test_what_is_no_model(kind):
     parts, expected = NO_MODELS[kind]
     assert reason(accept_initial_model, GetParametersRes(OK, sent(parts))).startswith(expected)
-    assert reason(accept_fit, FitRes(OK, sent(parts), 1, {}), MODEL).startswith(expected)
+    assert reason(accept_fit, FitRes(OK, sent(parts), 1, {}), MODEL[: len(parts)]).startswith(expected)
 
 
 @pytest.mark.parametrize("kind", MISFITS)
@@ -86,11 +86,8 @@ def test_a_fit_in_another_type_of_numbers_is_taken_in_the_models(dtype, model_dt
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("dtype", "number", "model_dtype"),
-    [
-        ("f8", 1e300, "f4"), ("f8", -1e39, "f4"), ("f4", 1e38, "f2"), ("i8", 70000, "f2"), ("f8", 2.0**63, "i8"),
-        ("f4", -1e30, "i4"), ("i8", 128, "i1"), ("i1", -1, "u8"), ("u8", 2**63, "i8"), ("f8", 256, "u1"),
-    ],
-)  # fmt: skip
+    [("f8", 1e300, "f4"), ("f8", -1e39, "f4"), ("f4", 1e38, "f2"), ("i8", 70000, "f2")],
+)
 def test_numbers_that_the_models_type_has_no_room_for(dtype, number, model_dtype):
     model = [np.ones(2, model_dtype)]
     expected = f"some of its numbers are out of range for the global model's {model[0].dtype}"
@@ -105,10 +102,11 @@ def test_numbers_that_the_models_type_has_no_room_for(dtype, number, model_dtype
         ("i8", [2**62 + 1, -(2**63)], "f4", "f4"),
         ("u8", [2**63 - 1], "i8", "i8"),
         ("f4", [3.0, -1e6], "i4", "i4"),
-        ("f4", [0.5, 3.0], "i4", "f4"),  # fractions stay, whatever type of whole numbers the model has
+        ("f4", [0.5, 3.0], "i4", "f4"),  # what the model's type of whole numbers has no room for stays
         ("f8", [0.1, 255.6], "u1", "f8"),
-        ("f2", [0.5], "i8", "f2"),
-        (">f8", [0.5], "i8", "f8"),
+        ("f4", [3.0, -1e30], "i4", "f4"),
+        ("i8", [128], "i1", "i8"),
+        ("i1", [-1], "u8", "i1"),
     ],
 )
 def test_numbers_are_taken_as_near_as_can_be(dtype, numbers, model_dtype, accepted_dtype):

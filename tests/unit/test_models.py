@@ -14,6 +14,7 @@ from federation.wire.models import (
     Lacks,
     Outbound,
     decode,
+    decode_result,
     digest,
     lacks_the_model,
     size,
@@ -133,21 +134,17 @@ ODD_RESULTS = {
 }
 
 
-def outcome(parameters: Parameters) -> object:
-    try:
-        return [array.tolist() for array in decode(parameters, MODEL)]
-    except ValueError as error:
-        return str(error)
+def reason(parameters: Parameters) -> str:
+    with pytest.raises(ValueError) as error:
+        decode_result(parameters, MODEL)
+    return str(error.value)
 
 
 @pytest.mark.parametrize("new", ODD_RESULTS.values(), ids=ODD_RESULTS)
 def test_results_that_are_no_model_stay_what_they_are_for_the_server_to_say(new):
     client = Inbound()
     arrive_at(client, MODEL)
-    sent = client.answer(encoded(new))
-    assert outcome(sent) == outcome(encoded(new))
-    garbage = Parameters([b"garbage"] * 2, WHOLE)
-    assert client.answer(garbage) == garbage
+    assert reason(client.answer(encoded(new))) == reason(encoded(new))
 
 
 def packed(array: np.ndarray) -> bytes:
@@ -163,7 +160,7 @@ def test_bytes_that_are_no_difference(tensor):
     with pytest.raises(ValueError, match=r"^its bytes are no arrays \("):
         decode(Parameters([tensor, packed(MODEL[1])], DIFFERENCE), MODEL)
     with pytest.raises(ValueError, match="^it has 1 arrays, the global model 2$"):
-        decode(Parameters([tensor], DIFFERENCE), MODEL)
+        decode_result(Parameters([tensor], DIFFERENCE), MODEL)
     with pytest.raises(ValueError):  # a first model is whole
         decode(Parameters([packed(MODEL[0])], DIFFERENCE))
     row = packed(np.ones((1, 3), np.float16))  # is not added to each row

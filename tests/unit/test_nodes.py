@@ -11,7 +11,7 @@ from federation.engine import nodes as module
 from federation.engine.nodes import AT_ONCE, Nodes, SharedNodes, pack, unpack
 from federation.server.client_manager import DeviceClientManager
 from federation.wire.handshake import identity_of
-from federation.wire.messages import read_question, refuse, write_answer
+from federation.wire.messages import failure, read_question, write_answer
 
 import pytest
 from engines import FakeGrid, Node, SharedNode, SilentNode
@@ -275,10 +275,8 @@ def test_a_node_that_is_refused_is_greeted_again_with_growing_pauses(connect, cl
 class HelplessNode(Node):
     """A node whose app works, but has no client to answer."""
 
-    def reply(self, message):
-        return Message(
-            pack(refuse(unpack(message)[0], "it has no 'partition-id' in its --node-config")), reply_to=message
-        )
+    def _answer(self, task, instruction):
+        return failure(task, "it has no 'partition-id' in its --node-config")
 
 
 @pytest.mark.parametrize("kind", ["no client", "no app"])

@@ -36,7 +36,7 @@ def test_no_results_no_model():
     [
         (("f2", "f2"), "f2"), (("f4", "f4"), "f4"), (("f8", "f8"), "f8"),
         # Of whole numbers that some clients' training made fractions of:
-        (("i4", "f4"), "f4"), (("f8", "i8"), "f8"), (("u1", "f2"), "f2"), (("f4", "f8"), "f8"),
+        (("i4", "f4"), "f8"), (("f8", "i8"), "f8"), (("u1", "f2"), "f2"), (("f4", "f8"), "f8"),
     ],
 )  # fmt: skip
 def test_the_type_of_an_average(dtypes, expected):
