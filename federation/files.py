@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -26,12 +27,21 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("x+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):  # it is not there yet, or its drive has gone
             temporary.unlink()
         raise
+
+
+def _sync(file: BinaryIO) -> None:
+    """Have what was written on the disk; some network drives cannot say when it is, and that has to do."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 @contextlib.contextmanager
