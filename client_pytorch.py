@@ -197,7 +197,7 @@ class FlowerClient(fl.client.NumPyClient):
 
 def make_client(settings: ClientSettings) -> FlowerClient:
     """Load this client's partition, take a share of this machine's cores, and build the model."""
-    train_set, validation_set = load_partition(settings.partition)
+    train_set, validation_set = load_partition(settings.partitioning, settings.cid)
     settings.threads.share_cores(torch.set_num_threads, most=1 if DEVICE.type == "cuda" else 4)
     return FlowerClient(settings.dataset, train_set, validation_set)
 

@@ -191,7 +191,7 @@ def set_threads(threads: int) -> None:
 
 def make_client(settings: ClientSettings) -> FlowerClient:
     """Load this client's partition, take a share of this machine's cores, and build the model."""
-    train_set, validation_set = load_partition(settings.partition)
+    train_set, validation_set = load_partition(settings.partitioning, settings.cid)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)  # by default, TensorFlow takes all of a Jetson's memory

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.data.partitions import Examples, Partition, load_partition, load_test_split
+from federation.data.partitions import Examples, Partitioning, load_partition, load_test_split
 
 import numpy as np
 from baseline import load_client
@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     dataset = "mnist" if args.mnist else "cifar10"
-    partitions = [Partition(dataset, cid, args.num_partitions, args.data_dir) for cid in range(args.clients)]
-    train_sets = [load_partition(partition)[0] for partition in partitions]
+    partitioning = Partitioning(dataset, args.data_dir, args.num_partitions)
+    train_sets = [load_partition(partitioning, cid)[0] for cid in range(args.clients)]
     test_set = load_test_split(dataset, args.data_dir)
     for seed in args.seeds:
         client = load_client(args.framework, seed)

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.data.partitions import Examples, Partition, load_partition, load_test_split
+from federation.data.partitions import Examples, Partitioning, load_partition, load_test_split
 from federation.flags import path
 
 import baseline
@@ -76,7 +76,7 @@ def main() -> None:
     test_set = load_test_split("cifar10", args.data_dir)
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     for axis, count in zip(figure.subplots(1, len(args.clients), sharey=True, squeeze=False)[0], args.clients):
-        train_sets = [load_partition(Partition("cifar10", cid, 5, args.data_dir))[0] for cid in range(count)]
+        train_sets = [load_partition(Partitioning("cifar10", args.data_dir, 5), cid)[0] for cid in range(count)]
         for name, recipe in (("ours", client), ("baseline", baseline_of(client))):
             draw(axis, name, recipe, train_sets, test_set, args.seconds)
         axis.set(

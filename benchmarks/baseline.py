@@ -86,10 +86,10 @@ def load_client(framework: str, seed: int) -> Any:
 
 def tasks(framework: str, dataset: str, data_dir: Path) -> dict[str, Callable[[], object]]:
     """Return fit and evaluate of a client and of the baseline, by name."""
-    from federation.data.partitions import Partition
+    from federation.data.partitions import Partitioning
 
     client = load_client(framework, seed=0)
-    train_set, validation_set = client.load_partition(Partition(dataset, 0, 1, data_dir))
+    train_set, validation_set = client.load_partition(Partitioning(dataset, data_dir, 1), 0)
     flower_client = client.FlowerClient(dataset, train_set, validation_set)
     parameters = [array.copy() for array in flower_client.get_parameters({})]
     model = client.small_cnn() if dataset == "mnist" else client.mobilenet()

@@ -68,8 +68,8 @@ def alone(num_clients: int, data_dir: Path) -> float:
     """Return the seconds of all clients' fits and evaluations in one process on one core."""
     code = (
         "import sys, time; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from client_pytorch import FlowerClient; from federation.data.partitions import Partition, load_partition\n"
-        f"sets = load_partition(Partition('mnist', 0, {num_clients}, Path({str(data_dir)!r})))\n"
+        "from client_pytorch import FlowerClient; from federation.data.partitions import Partitioning, load_partition\n"
+        f"sets = load_partition(Partitioning('mnist', Path({str(data_dir)!r}), {num_clients}), 0)\n"
         "client = FlowerClient('mnist', *sets); model = [array.copy() for array in client.get_parameters({})]\n"
         "client.fit(model, {})\n"
         "started = time.perf_counter()\n"

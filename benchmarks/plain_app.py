@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from federation.data.partitions import Partition, load_partition
+from federation.data.partitions import Partitioning, load_partition
 
 from common import TimedFedAvg
 from flwr.client import Client
@@ -25,8 +25,8 @@ def make_client(context: Context) -> Client:
     from client_pytorch import FlowerClient
 
     node = context.node_config
-    partition = Partition("mnist", int(node["partition-id"]), int(node["num-partitions"]), Path(os.environ["DATA_DIR"]))
-    return FlowerClient("mnist", *load_partition(partition)).to_client()
+    partitioning = Partitioning("mnist", Path(os.environ["DATA_DIR"]), int(node["num-partitions"]))
+    return FlowerClient("mnist", *load_partition(partitioning, int(node["partition-id"]))).to_client()
 
 
 def make_server(context: Context) -> ServerAppComponents:

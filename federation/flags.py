@@ -19,10 +19,9 @@ MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what trav
 class Failure(Exception):
     """What a user or a network can cause: a sentence that says what to do about it."""
 
-    def __init__(self, sentence: str, exit_code: int = 1, is_told: bool = False) -> None:
+    def __init__(self, sentence: str, exit_code: int = 1) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code  # 2: wrong arguments or unusable data of the user's
-        self.is_told = is_told  # whether the user has read it already, from another process
 
 
 def run_main(main: Callable[[], object]) -> None:
@@ -36,8 +35,7 @@ def run_main(main: Callable[[], object]) -> None:
     try:
         main()
     except Failure as failure:
-        if not failure.is_told:
-            print(failure, file=sys.stderr)
+        print(failure, file=sys.stderr)
         sys.exit(failure.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

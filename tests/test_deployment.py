@@ -77,11 +77,12 @@ def test_what_does_not_fit_is_told_on_both_sides(fleet, tmp_path):
     run = fleet.run(f"--rounds 1 --min_num_clients 1 --mnist --wait_timeout 300 --results_dir {fleet.folder}/results")
     reasons = {
         odd: "it has no 'partition-id' in its --node-config",
-        poor: f"There is no mnist in {tmp_path}/nothing/mnist, and the Hugging Face Hub does not give it",
+        poor: "Cannot prepare the data: the reason is above, or in the SuperNode's log",
     }
     for node, reason in reasons.items():
         run.wait_for(f"cannot take part: {reason}", RUN_DEADLINE)
         assert f"cannot answer: {reason}" in node.output
+    assert f"There is no mnist in {tmp_path}/nothing/mnist, and it cannot be downloaded" in poor.output
     run.exit_code(RUN_DEADLINE)  # Flower's, 0 whatever became of the run
     wrong = fleet.run("--rounds many")
     wrong.exit_code()

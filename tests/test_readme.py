@@ -296,7 +296,7 @@ def test_the_commands_work_word_for_word(start, copy, environment, network):
     assert num_federations == 10
     logs = "".join(log.read_text() for log in copy.parent.glob("*.log"))
     assert f"clients connect with --server_address={ADDRESS}:8080" in logs
-    own = "load_partition(Partition('mnist', 7, 50, Path('own_data')))"
+    own = "load_partition(Partitioning('mnist', Path('own_data')), 7)"
     client = run("python", "-c", f"from federation.data.partitions import *; print({own})")
     assert client.exit_code() == 0 and "Examples" in client.output, client.output
     same = run("python", "-c", SAME_PROBABILITIES)

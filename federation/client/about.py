@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterator
 
 from federation.data.partition_file import read_classes
-from federation.data.partitions import Partition
+from federation.data.partitions import Partitioning
 from federation.wire.handshake import Identity, class_list, fingerprint, printable
 
 from flwr.client import NumPyClient
@@ -24,18 +24,18 @@ except ImportError:  # Windows
 PROCESSORS = "x86_pkg_temp", "soc-thermal", "k10temp"
 
 
-def identify(client: NumPyClient, partition: Partition, instance: str, keeps_model: bool) -> Identity:
-    """Return the identity of a script's client that has this partition; for the last two, see `Identity`."""
+def identify(client: NumPyClient, partitioning: Partitioning, cid: int, instance: str, keeps_model: bool) -> Identity:
+    """The identity of a script's client that has partition `cid`; for the last two, see `Identity`."""
     return Identity(
-        cid=partition.cid,
+        cid=cid,
         device=printable(describe()),
         instance=instance,
         script=printable(Path(inspect.getfile(type(client))).name),
-        dataset=partition.dataset,
-        num_clients=partition.num_clients,
+        dataset=partitioning.dataset,
+        num_clients=partitioning.num_clients,
         model=fingerprint(client.get_parameters({})),
-        alpha="" if partition.alpha is None else str(partition.alpha),
-        classes=class_list(read_classes(partition.path)),
+        alpha="" if partitioning.alpha is None else str(partitioning.alpha),
+        classes=class_list(read_classes(partitioning.file(cid))),
         versions=printable(versions()),
         keeps_model=keeps_model,
     )

@@ -34,7 +34,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
     reached for `settings.retry_for` seconds; with 130 at Ctrl-C and 143 at SIGTERM.
     """
     _exit_at_signals()
-    identity = identify(client, settings.partition, secrets.token_hex(8), keeps_model=True)
+    identity = identify(client, settings.partitioning, settings.cid, secrets.token_hex(8), keeps_model=True)
     wrapper = ClientWrapper(client, identity, settings.token, Meter(settings.plug), settings.threads)
     watch_connections(settings.server_address.port)
     warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from federation.client.power import Plug, plug
 from federation.client.threads import Threads
-from federation.data.partitions import Partition
+from federation.data.partitions import Partitioning
 from federation.flags import (
     ArgumentParser,
     add_alpha,
@@ -28,7 +28,8 @@ from federation.wire.addresses import Address
 class ClientSettings:
     """What the command line says about a client."""
 
-    partition: Partition
+    partitioning: Partitioning
+    cid: int  # which of its partitions this client has
     threads: Threads = field(default_factory=Threads)
     server_address: Address = Address("127.0.0.1", 8080)
     root_certificate: bytes | None = None  # PEM; None: not encrypted
@@ -39,7 +40,7 @@ class ClientSettings:
     @property
     def dataset(self) -> str:
         """The data set that the model is for: "mnist" or "cifar10"."""
-        return self.partition.dataset
+        return self.partitioning.dataset
 
 
 def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Namespace, ClientSettings]:
@@ -52,7 +53,8 @@ def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Nam
     args = parser.parse_args()
     check_cid(parser, args.cid, args.num_clients)
     settings = ClientSettings(
-        partition=Partition(dataset_name(args.mnist), args.cid, args.num_clients, args.data_dir, args.alpha),
+        partitioning=Partitioning(dataset_name(args.mnist), args.data_dir, args.num_clients, args.alpha),
+        cid=args.cid,
         server_address=args.server_address,
         threads=Threads(args.threads),
         root_certificate=args.root_certificate,

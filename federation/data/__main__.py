@@ -79,8 +79,6 @@ def parse() -> argparse.Namespace:
         check_cid(parser, cid, args.num_clients)
     if args.from_folder and (args.show or len(args.cid) + args.test != 1):
         parser.error("argument --from_folder: makes one thing: give one --cid or --test")
-    if args.from_folder and args.alpha is not None:
-        parser.error("argument --alpha: has no effect with --from_folder, because pictures are not partitioned")
     return args
 
 

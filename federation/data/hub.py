@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Iterator, NamedTuple
 from federation.flags import Failure
 
 HUB_TIMEOUT = 20  # seconds
-PROGRESS_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"  # in the environment, for huggingface_hub
 
 
 class Source(NamedTuple):
@@ -46,28 +44,20 @@ def explained(failed: str, advice: str, exit_code: int = 1) -> Iterator[None]:
 
 
 def parquet_files(dataset: str, folder: Path, split: str) -> list[Path]:
-    """The files of a split in `folder`, downloaded if there are none; raises DataError if that fails."""
-    files = find_files(folder, split)
+    """The files of a split in `folder`, in order; downloaded if there are none.
+
+    Raises DataError if that fails, and if they are not as many as their names say: the partitions would have other
+    images, and nobody would notice.
+    """
+    pattern = f"{split}-*-of-*.parquet"
+    files = sorted(folder.glob(pattern))
     if not files:
         _download(dataset, folder)
-        files = find_files(folder, split)
-    return files
-
-
-def find_files(folder: Path, split: str) -> list[Path]:
-    """The files of a split in `folder`, in order; none if there are none.
-
-    Raises DataError if they are not one whole set, or the partitions would have other images and nobody would notice.
-    """
-    files = sorted(folder.glob(f"{split}-*-of-*.parquet"))
-    if not files:
-        return []
-    total = re.sub(r".*-of-(\d+).*", r"\1", files[0].name)
-    wanted = [f"{split}-{i:05}-of-{total}" for i in range(int(total))]
-    if [path.name[: len(wanted[0])] for path in files] != wanted:
+        files = sorted(folder.glob(pattern))
+    if not all(f"-of-{len(files):05}" in path.name for path in files):
         raise DataError(
-            f"{folder} has {', '.join(path.name for path in files)}, but the data set is one file of each: "
-            f"{', '.join(wanted)}. Copy what is missing there, and remove what is not wanted."
+            f"{folder} has {', '.join(path.name for path in files)}, which is not one whole data set. Copy what is "
+            "missing there, and remove what is not wanted."
         )
     return files
 
@@ -75,7 +65,7 @@ def find_files(folder: Path, split: str) -> list[Path]:
 def _download(dataset: str, folder: Path) -> None:
     """Download from the Hub into `folder` the parquet files of the splits of which there is nothing yet."""
     if not sys.stderr.isatty():
-        os.environ.setdefault(PROGRESS_BARS, "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import HfApi, snapshot_download
 
     hub_name = SOURCES[dataset].hub_name

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
@@ -20,11 +18,6 @@ class Examples(NamedTuple):
     labels: np.ndarray  # int64 [n], 0 to 9
 
 
-def exists(path: Path) -> bool:
-    """Whether there is anything at `path`, such as a link to a drive that is not plugged in."""
-    return os.path.lexists(path)
-
-
 def write(path: Path, examples: Examples, classes: Sequence[str] = ()) -> None:
     """Write a partition, and the names of its classes, by label, unless they are the data set's own."""
     names = {"classes": np.array(classes)} if classes else {}
@@ -35,51 +28,36 @@ def write(path: Path, examples: Examples, classes: Sequence[str] = ()) -> None:
 def read(path: Path, dataset: str) -> Examples:
     """Read a partition for a model of `dataset`, mixed if it is sorted by label; raises DataError if it is unusable."""
     advice = "Remove it to have it made again from the data set, or make it again with --from_folder."
-    with explained(f"Cannot use {path}", advice, exit_code=2), path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is no npz archive, or only a part of one")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:  # an archive has checksums
-            return _mixed(_checked(arrays, dataset))
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """The names of the classes in a file, by label; none if it has the data set's own, or if it is not there."""
-    if not path.exists():
-        return ()
-    with np.load(path, allow_pickle=False) as arrays:
-        return tuple(arrays.get("classes", np.array(())).tolist())
-
-
-def _mixed(examples: Examples) -> Examples:
-    """The examples, if they are sorted by label, in another order, always the same.
-
-    Else the last tenth, which validates, would be of a class that is not trained on.
-    """
-    images, labels = examples
-    if labels[0] == labels[-1] or (np.diff(labels) < 0).any():
-        return examples
+    with explained(f"Cannot use {path}", advice, exit_code=2), np.load(path, allow_pickle=False) as arrays:
+        images, labels = _checked(arrays, dataset)
+    if (np.diff(labels) < 0).any():
+        return Examples(images, labels)
+    # Sorted by label, as own images may be: the last tenth, which validates, would be of a class not trained on.
     order = np.random.RandomState(42).permutation(len(labels))  # the same in every NumPy
     return Examples(images[order], labels[order])
+
+
+def read_classes(path: Path) -> list[str]:
+    """The names of the classes in a file, by label; none if it has the data set's own."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["classes"].tolist() if "classes" in arrays else []
 
 
 def _checked(arrays: Mapping[str, np.ndarray], dataset: str) -> Examples:
     """The images and labels in `arrays` in their usual form; raises ValueError if a model cannot train on them."""
     if not {"images", "labels"} <= {*arrays}:
         raise ValueError(f"it needs the arrays images and labels, and has {', '.join(arrays) or 'nothing'}")
-    images, labels, classes = arrays["images"], arrays["labels"], arrays.get("classes")
+    images, labels = arrays["images"], arrays["labels"]
     shape = SOURCES[dataset].image_shape
     if shape[2] == 1 and images.ndim == 3:
         images = images[..., np.newaxis]
     if images.shape[1:] != shape or images.dtype != np.uint8:
         found, wanted = list(images.shape), ", ".join(map(str, shape))
         raise ValueError(f"its images are {images.dtype} of shape {found}, and {dataset} needs uint8 of [n, {wanted}]")
-    if labels.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):
+    if labels.dtype.kind not in "iu" or labels.size != len(images):
         found = list(labels.shape)
         raise ValueError(f"its labels are {labels.dtype} of shape {found}, and have to be {len(images)} integers")
     check_labels(labels)
-    if classes is not None and (classes.dtype.kind != "U" or classes.ndim != 1 or classes.size <= labels.max()):
-        raise ValueError(f"its classes are {classes.tolist()}, and labels up to {labels.max()} need as many names")
     return Examples(images, labels.reshape(-1).astype(np.int64))
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from federation.data import partition_file
-from federation.data.hub import PROGRESS_BARS, DataError
+from federation.data.hub import DataError
 from federation.data.partition_file import Examples
 
 import numpy as np
 
 NUM_CLIENTS = 50  # default number of partitions, that of the clients
-ROOT = Path(__file__).parents[2]
 
 
 class Partitioning(NamedTuple):
@@ -45,34 +44,14 @@ class Partitioning(NamedTuple):
         return self.folder / f"{cid}.npz"
 
 
-class Partition(NamedTuple):
-    """The partition of client `cid` in a partitioning, whose fields it repeats."""
-
-    dataset: str
-    cid: int
-    num_clients: int
-    data_dir: Path
-    alpha: float | None = None
-
-    @property
-    def partitioning(self) -> Partitioning:
-        """The partitioning that it belongs to."""
-        return Partitioning(self.dataset, self.data_dir, self.num_clients, self.alpha)
-
-    @property
-    def path(self) -> Path:
-        """The file that holds it."""
-        return self.partitioning.file(self.cid)
-
-
-def load_partition(partition: Partition) -> tuple[Examples, Examples]:
-    """Load the images of a partition: 90 % to train on and 10 % to validate on.
+def load_partition(partitioning: Partitioning, cid: int) -> tuple[Examples, Examples]:
+    """Load the images of client `cid`: 90 % to train on and 10 % to validate on.
 
     The same partition means the same images on every device. If alpha is None, they are those that flwr-datasets'
     FederatedDataset would give for `num_clients` IID partitions, else those of its DirichletPartitioner. If the file is
     not there yet, a process of its own makes it. Raises DataError if that fails, or if the file cannot be used.
     """
-    images, labels = _load(partition.path, partition.partitioning, "--cid", str(partition.cid))
+    images, labels = _load(partitioning.file(cid), partitioning, "--cid", f"{cid}")
     num_train = len(labels) - max(1, len(labels) // 10)
     return Examples(images[:num_train], labels[:num_train]), Examples(images[num_train:], labels[num_train:])
 
@@ -84,7 +63,7 @@ def load_test_split(dataset: str, data_dir: Path) -> Examples:
 
 
 def test_class_names(dataset: str, data_dir: Path) -> list[str]:
-    """The names of the classes of the test split, by label; the labels themselves where it has no names."""
+    """The names of the classes of the loaded test split, by label; the labels themselves where it has no names."""
     names = partition_file.read_classes(Partitioning(dataset, data_dir).test_file)
     return [*names, *map(str, range(len(names), 10))]
 
@@ -96,7 +75,7 @@ def prepare_all(partitioning: Partitioning) -> None:
 
 
 def _load(path: Path, partitioning: Partitioning, *wanted: str) -> Examples:
-    if not partition_file.exists(path):
+    if not os.path.lexists(path):  # a link to a drive that is not plugged in is not to be replaced
         _make_in_child(partitioning, *wanted)
         print(f"{path} is ready")
     return partition_file.read(path, partitioning.dataset)
@@ -108,20 +87,11 @@ def _make_in_child(partitioning: Partitioning, *wanted: str) -> None:
     command = [sys.executable, "-m", "federation.data", *wanted, "--num_clients", f"{num_clients}"]
     command += ["--data_dir", f"{data_dir.resolve()}", *(["--mnist"] if dataset == "mnist" else [])]
     command += [] if alpha is None else ["--alpha", f"{alpha}"]
-    environment = {PROGRESS_BARS: "0" if sys.stderr.isatty() else "1", **os.environ}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
-    ) as child:
-        said = b""
-        for chunk in iter(lambda: child.stderr.read(4096), b""):  # type: ignore[union-attr]
-            sys.stderr.write(chunk.decode(errors="replace"))  # as it comes: a download takes minutes
-            sys.stderr.flush()
-            said += chunk
+    child = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)  # stderr: for the user
     if child.returncode < 0:  # by the system, for lack of memory, or by a processor that does not know an instruction
         raise DataError(
             f"The process that prepares the partition was ended by {signal.Signals(-child.returncode).name}. If this "
             "machine has too little memory, prepare it on another one: python -m federation.data --help"
         )
     if child.returncode > 0:
-        *_, reason = ["no reason", *said.decode(errors="replace").splitlines()]
-        raise DataError(reason, child.returncode, is_told=True)
+        raise DataError("Cannot prepare the data: the reason is above, or in the SuperNode's log", child.returncode)

@@ -14,7 +14,7 @@ from federation.client.flags import ClientSettings
 from federation.client.power import Meter
 from federation.client.threads import Threads
 from federation.client.wrapper import ClientWrapper
-from federation.data.partitions import Partition, load_partition
+from federation.data.partitions import Partitioning, load_partition
 from federation.engine.nodes import pack, unpack
 from federation.wire.messages import failure, respond
 
@@ -58,11 +58,11 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
     """Return the client of the partition that this node has, wrapped as for server.py."""
     cid, num_clients = int(node["partition-id"]), int(node["num-partitions"])
     data_dir = Path(node.get("data-dir", "data"))
-    partition = Partition(told["dataset"], cid, num_clients, data_dir, told.get("alpha"))
+    partitioning = Partitioning(told["dataset"], data_dir, num_clients, told.get("alpha"))
     simulated = told.get("simulated", False)  # such clients share a machine: they have a core each, and no meter
     threads = Threads(1 if simulated else None)
-    client = script_client(told["script"]).having(ClientSettings(partition, threads))
-    identity = identify(client, partition, f"{node_id}", keeps_model=False)
+    client = script_client(told["script"]).having(ClientSettings(partitioning, cid, threads))
+    identity = identify(client, partitioning, cid, f"{node_id}", keeps_model=False)
     return ClientWrapper(client, identity, None, None if simulated else Meter(), threads)
 
 
@@ -72,15 +72,15 @@ class ScriptClient:
     def __init__(self, script: str) -> None:
         self.script = import_module(script)
         self.client: Any = None
-        self.partition: Partition | None = None
+        self.settings: ClientSettings | None = None
 
     def having(self, settings: ClientSettings) -> Any:
-        """Return the client with the images of `settings.partition`."""
+        """Return the client with the images of the partition in `settings`."""
         if self.client is None:
             self.client = self.script.make_client(settings)
-        elif settings.partition != self.partition:
-            self.client.train_set, self.client.validation_set = load_partition(settings.partition)
-        self.partition = settings.partition
+        elif settings != self.settings:
+            self.client.train_set, self.client.validation_set = load_partition(settings.partitioning, settings.cid)
+        self.settings = settings
         return self.client
 
 

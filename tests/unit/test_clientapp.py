@@ -9,7 +9,7 @@ from typing import Any
 from federation.client.threads import Threads
 from federation.data import partition_file
 from federation.data.partition_file import Examples
-from federation.data.partitions import Partition, load_partition
+from federation.data.partitions import Partitioning, load_partition
 from federation.engine import clientapp
 from federation.engine.clientapp import answer_message, script_client
 from federation.engine.nodes import pack, unpack
@@ -37,7 +37,7 @@ def data_dir(tmp_path) -> Path:
     for cid in range(NUM_CLIENTS):
         num = 20 + 10 * cid
         examples = Examples(np.full((num, 28, 28, 1), cid, np.uint8), np.arange(num) % 10)
-        partition_file.write(Partition("mnist", cid, NUM_CLIENTS, tmp_path / "data").path, examples, [])
+        partition_file.write(Partitioning("mnist", tmp_path / "data", NUM_CLIENTS).file(cid), examples)
     return tmp_path / "data"
 
 
@@ -49,7 +49,7 @@ def made(monkeypatch) -> list[NumPyClient]:
     class FlowerClient(NumPyClient):
         def __init__(self, settings) -> None:
             self.settings = settings
-            self.train_set, self.validation_set = load_partition(settings.partition)
+            self.train_set, self.validation_set = load_partition(settings.partitioning, settings.cid)
             made.append(self)
 
         def get_parameters(self, config):
@@ -108,15 +108,13 @@ def test_a_client_of_a_simulation_has_one_core_and_no_meter(ask, made, data_dir,
     monkeypatch.setattr(clientapp, "Meter", lambda: meters.append(1))
     ask("fit", FIT, {"simulated": True} if simulated else {}, partition_id=1, num_partitions=3)
     (client,) = made
-    assert client.settings.partition == Partition("mnist", 1, NUM_CLIENTS, data_dir)
+    assert (client.settings.partitioning, client.settings.cid) == (Partitioning("mnist", data_dir, NUM_CLIENTS), 1)
     assert client.settings.threads == Threads(1 if simulated else None) and len(meters) == (not simulated)
 
 
 def test_the_client_of_the_process_is_kept_and_its_partition_swapped(ask, made, monkeypatch):
     loads = []
-    monkeypatch.setattr(
-        clientapp, "load_partition", lambda partition: (loads.append(partition.cid), load_partition(partition))[1]
-    )
+    monkeypatch.setattr(clientapp, "load_partition", lambda *which: (loads.append(which[1]), load_partition(*which))[1])
     examples = [ask("fit", FIT, partition_id=cid, num_partitions=3).num_examples for cid in (0, 2, 2, 1, 0)]
     assert examples == [18, 36, 36, 27, 18]
     assert len(made) == 1
@@ -137,11 +135,11 @@ def test_a_node_that_does_not_say_what_it_has(ask, made, capsys, missing):
 
 
 def test_data_that_another_process_could_not_make(ask, made, data_dir, capfd):
-    """It has told its reason where it runs, and it is told to the server, too."""
+    """It has told its reason where it runs, and the server learns where that is."""
     (data_dir / "mnist/train-00000-of-00002.parquet").touch()
     status = ask("fit", FIT, partition_id=3, num_partitions=4).status
-    assert status.message.startswith(f"{data_dir}/mnist has train-00000-of-00002.parquet, but the data set is")
-    assert status.message in capfd.readouterr().err
+    assert status.message == "Cannot prepare the data: the reason is above, or in the SuperNode's log"
+    assert f"{data_dir}/mnist has train-00000-of-00002.parquet, which is not one whole" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no room"), KeyError("weights")])

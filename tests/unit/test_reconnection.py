@@ -9,7 +9,7 @@ from pathlib import Path
 from federation.client import connection
 from federation.client.flags import ClientSettings
 from federation.client.stream import ConnectionLost
-from federation.data.partitions import Partition
+from federation.data.partitions import Partitioning
 from federation.wire.addresses import Address
 from federation.wire.handshake import Refused
 
@@ -44,8 +44,8 @@ def connect(monkeypatch):
         monkeypatch.setattr(connection, "random", types.SimpleNamespace(uniform=lambda least, most: most))
         monkeypatch.setattr(connection, "probe", probe)
         monkeypatch.setattr(connection, "answer_server", answer_server)
-        partition = Partition("mnist", 0, 50, Path("data"))
-        settings = ClientSettings(partition, server_address=ADDRESS, root_certificate=b"root", retry_for=retry_for)
+        data = Partitioning("mnist", Path("data"))
+        settings = ClientSettings(data, 0, server_address=ADDRESS, root_certificate=b"root", retry_for=retry_for)
         connect.pauses = pauses
         connection._connect_until_the_end(types.SimpleNamespace(answer="answer"), settings)
         assert next(outcomes, "end") == "end"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from federation.client.flags import ClientSettings, parse_client
 from federation.client.threads import Threads
-from federation.data.partitions import Partition
+from federation.data.partitions import Partitioning
 from federation.flags import ArgumentParser, whole_number
 from federation.results import checkpoint
 from federation.results.checkpoint import Checkpoint
@@ -32,7 +32,7 @@ def client_settings(monkeypatch, *words: object) -> ClientSettings:
     parser.add_argument("--server_address", type=server_address, default="127.0.0.1:8080")
     parser.add_argument("--mnist", action="store_true")
     args, settings = parse_client(parser, 50)
-    assert args.cid == settings.partition.cid
+    assert args.cid == settings.cid
     return settings
 
 
@@ -64,7 +64,7 @@ def mistake(capsys, call, *words: object) -> str:
 def test_a_client_that_nobody_starts_has_the_same_settings(monkeypatch):
     """In Flower's engines, a client has no command line: what it does not say there is what its flags say here."""
     started = client_settings(monkeypatch, "--cid", 3)
-    assert ClientSettings(started.partition) == started
+    assert ClientSettings(started.partitioning, started.cid) == started
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
@@ -72,7 +72,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "token").write_text("0123456789abcdef")
     client = client_settings(monkeypatch, "--cid=0", "--data_dir=~/data", "--token_file=~/token")
-    assert (client.partition.data_dir, client.token) == (tmp_path / "data", b"0123456789abcdef")
+    assert (client.partitioning.data_dir, client.token) == (tmp_path / "data", b"0123456789abcdef")
     assert server_settings(monkeypatch, "--results_dir=~/new").run.results_dir == tmp_path / "new"
 
 
@@ -85,7 +85,8 @@ def test_a_client_with_all_flags(monkeypatch, tmp_path):
     words += ["--threads", 2, "--root_certificate", tmp_path / "ca.crt"]
     words += ["--token_file", tmp_path / "token", "--retry_for", 1.5]
     assert client_settings(monkeypatch, *words) == ClientSettings(
-        partition=Partition("mnist", 9, 10, Path("elsewhere"), alpha=0.3),
+        partitioning=Partitioning("mnist", Path("elsewhere"), 10, alpha=0.3),
+        cid=9,
         server_address=Address("fe80::1", 80),
         threads=Threads(2),
         root_certificate=certificate,
