@@ -11,6 +11,13 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
+MOST_PIXELS = 90_000_000  # that are decoded: 270 MB
+ORIENTATION = 0x0112  # EXIF's tag: how the camera was held
+TURNS = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
+    8: "ROTATE_90",
+}  # fmt: skip
+
 
 def decode_image(file: Path | BinaryIO, shape: tuple[int, int, int], fit: bool = False) -> np.ndarray:
     """The pixels of an image file as uint8 of `shape`: height, width, and 1 channel (grey) or 3 (RGB).
@@ -19,13 +26,20 @@ def decode_image(file: Path | BinaryIO, shape: tuple[int, int, int], fit: bool =
     size, as large as it can be, is scaled to `shape`; else another size is a ValueError. If it cannot be decoded,
     Pillow's errors are OSError, SyntaxError and others.
     """
-    from PIL import Image, ImageOps  # here: a prepared partition does not need them
+    from PIL import Image, ImageOps, UnidentifiedImageError  # here: a prepared partition does not need them
 
     height, width, channels = shape
+    Image.MAX_IMAGE_PIXELS = None  # Pillow counts the pixels in the file, we count those that are decoded
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as of odd metadata
-        with Image.open(file) as image:
+        try:
+            image = Image.open(file)
+        except UnidentifiedImageError:
+            raise ValueError("it is no image, or of a kind that Pillow does not know") from None
+        with image:
             image.draft(None, (4 * width, 4 * height))  # a JPEG is decoded in an eighth of the size, if that is enough
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it has {image.width} x {image.height} pixels, too many to decode")
             decoded = _upright_and_opaque(image).convert("L" if channels == 1 else "RGB")
     if fit:
         decoded = ImageOps.fit(decoded, (width, height), Image.Resampling.LANCZOS)
@@ -36,11 +50,13 @@ def decode_image(file: Path | BinaryIO, shape: tuple[int, int, int], fit: bool =
 
 def _upright_and_opaque(image: Image.Image) -> Image.Image:
     """An image that Pillow converts rightly to grey or RGB, of 8 bits a channel."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     image.load()  # and Pillow turns a TIFF
-    ImageOps.exif_transpose(image, in_place=True)
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))  # not ImageOps.exif_transpose: other odd fields stop it
+    if turn is not None:
+        image = image.transpose(Image.Transpose[turn])
     if is_16_bit:  # Pillow would cut off what is above 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:

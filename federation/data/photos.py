@@ -18,8 +18,9 @@ from federation.data.partition_file import Examples
 import numpy as np
 
 MOST_CLASSES = 10  # what the models tell apart
-# Folders that no user made: .git, @eaDir, $RECYCLE.BIN, __MACOSX, #recycle, ~snapshot.
+# Folders that no user made: .git, @eaDir, $RECYCLE.BIN, __MACOSX, #recycle, ~snapshot, and two more names.
 FOREIGN_BEGINNINGS = tuple(".@$_#~")
+FOREIGN_FOLDERS = "System Volume Information", "lost+found"
 
 
 def write_photos(path: Path, dataset: str, folder: Path) -> None:
@@ -48,7 +49,7 @@ def _find_classes(folder: Path) -> list[tuple[str, Path]]:
     """The name and the folder of each class, sorted; raises DataError if they are too few or too many."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give one with a folder for each class in it", exit_code=2)
-    folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(FOREIGN_BEGINNINGS)]
+    folders = [path for path in folder.iterdir() if path.is_dir() and not _is_foreign(path.name)]
     # macOS gives letters such as ä as two characters, other systems as one.
     classes = sorted((unicodedata.normalize("NFC", path.name), path) for path in folders)
     if not 2 <= len(classes) <= MOST_CLASSES:
@@ -65,10 +66,14 @@ def _read_photos(folder: Path, shape: tuple[int, int, int]) -> Iterator[np.ndarr
     """Yield the photos in a folder and the folders in it, one after the other; name the files that are none."""
     for path in sorted(folder.rglob("*")):
         parents = path.relative_to(folder).parent.parts
-        is_foreign = path.name.startswith(".") or any(name.startswith(FOREIGN_BEGINNINGS) for name in parents)
-        if is_foreign or not path.is_file():
+        if path.name.startswith(".") or any(map(_is_foreign, parents)) or not path.is_file():
             continue
         try:
             yield decode_image(path, shape, fit=True)
         except Exception as error:  # whatever Pillow stumbles over
             print(f"{path} is skipped: {getattr(error, 'strerror', None) or error}")
+
+
+def _is_foreign(folder: str) -> bool:
+    """Whether no user gave a folder this name."""
+    return folder.startswith(FOREIGN_BEGINNINGS) or folder in FOREIGN_FOLDERS

@@ -85,7 +85,10 @@ def test_what_is_no_photo_is_named_and_skipped(path, photos, capsys):
     assert last == "cat (2), dog (1)"
 
 
-@pytest.mark.parametrize("name", [".git", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "#recycle", "~snapshot"])
+@pytest.mark.parametrize(
+    "name",
+    [".git", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "#recycle", "~snapshot", "System Volume Information", "lost+found"],
+)
 def test_folders_that_no_user_made_are_no_classes_and_hold_no_pictures(path, photos, name):
     take(photos / name / "1.png", WHITE)
     take(photos / "cat" / name / "1.jpg/SYNOPHOTO_THUMB_M.jpg", WHITE)
