@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from federation.files import drawn
 from federation.flags import ArgumentParser, path
-from federation.results.tables import Rows, number, read_table
+from federation.results.compare import read_run
+from federation.results.tables import Rows, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,14 +21,14 @@ def draw_history(folder: Path) -> None:
 
     Raises OSError, ValueError or ImportError if that is not possible.
     """
-    rounds, clients = read_table(folder / "rounds.csv"), read_table(folder / "clients.csv")
+    run = read_run(folder)
     with drawn(folder / "history.png", width=12, height=3.5) as figure:
         from matplotlib.ticker import MaxNLocator
 
         loss, accuracy, times = figure.subplots(1, 3)
-        _draw_metric(loss, rounds, "loss")
-        _draw_metric(accuracy, rounds, "accuracy")
-        _draw_times(times, clients)
+        _draw_metric(loss, run.rounds, "loss")
+        _draw_metric(accuracy, run.rounds, "accuracy")
+        _draw_times(times, run.clients)
         for axis in (loss, accuracy, times):
             axis.set_xlabel("round")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))

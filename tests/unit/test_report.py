@@ -182,6 +182,12 @@ def picture_of(folder, monkeypatch) -> list[tuple[list[tuple[str, list]], bool]]
     return [(curve, axis.get_legend() is not None) for curve, axis in zip(curves, axes)]
 
 
+def test_no_picture_where_no_run_is(tmp_path):
+    with pytest.raises(ValueError, match="it has no rounds.csv"):
+        draw_history(tmp_path / "nowhere")
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_the_picture(tmp_path, monkeypatch):
     write_tables(tmp_path, rounds="1,0,2,,,,,1.5\r\n", clients="")
     assert picture_of(tmp_path, monkeypatch) == [({}, False)] * 3
