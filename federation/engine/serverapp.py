@@ -45,7 +45,7 @@ def run_rounds(strategy: Strategy, settings: RunSettings, nodes: Nodes, quiet: b
         print(f"flower_app.py: {error}", file=sys.stderr)
     finally:
         nodes.stop()
-        report.close()
+        report.save()
         report.draw()
     done = f"{server.checkpoint.committed} of {settings.num_rounds} rounds done, results in {report.folder.resolve()}"
     print(done)

@@ -1,15 +1,16 @@
-"""The picture history.png, from a run's tables. The report starts this as a process, with the folder of results."""
+"""Draw history.png from a run's tables: python -m federation.results.chart results/monday."""
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from federation.files import drawn
-from federation.results.tables import Rows, number, read_table
+from federation.flags import ArgumentParser, path
+from federation.results.compare import read_run
+from federation.results.tables import Rows, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,36 +21,34 @@ def draw_history(folder: Path) -> None:
 
     Raises OSError, ValueError or ImportError if that is not possible.
     """
-    rounds, clients = read_table(folder / "rounds.csv"), read_table(folder / "clients.csv")
+    run = read_run(folder)
     with drawn(folder / "history.png", width=12, height=3.5) as figure:
         from matplotlib.ticker import MaxNLocator
 
         loss, accuracy, times = figure.subplots(1, 3)
-        _draw_metric(loss, rounds, "loss")
-        _draw_metric(accuracy, rounds, "accuracy")
-        _draw_times(times, clients)
+        _draw_metric(loss, run.rounds, "loss")
+        _draw_metric(accuracy, run.rounds, "accuracy")
+        _draw_times(times, run.clients)
         for axis in (loss, accuracy, times):
+            axis.set_xlabel("round")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if 1 <= len(axis.get_lines()) <= 10:  # more names than that hide the curves
+                axis.legend()
 
 
 def _draw_metric(axis: Axes, rounds: Rows, name: str) -> None:
     _draw_curve(axis, rounds, name, "clients' validation images")
     _draw_curve(axis, rounds, f"central_{name}", "test images, on the server")
-    axis.set(title=f"Global model: {name}", xlabel="round")
-    if axis.get_lines():
-        axis.legend()
+    axis.set(title=f"Global model: {name}")
 
 
 def _draw_times(axis: Axes, clients: Rows) -> None:
-    axis.update_datalim([(1, 0)])  # first, because the margin above the curves is for the whole height then
     by_cid: dict[str, Rows] = {}
     for row in clients:
         by_cid.setdefault(row["cid"], []).append(row)
     for cid in sorted(by_cid.keys() - {""}, key=number):  # plain Flower clients have none
         _draw_curve(axis, by_cid[cid], "seconds", f"client {cid}")
-    axis.set(title="Training time by client", xlabel="round", ylabel="seconds", ylim=(0, None))
-    if 1 <= len(axis.get_lines()) <= 10:  # more names than that hide the curves
-        axis.legend()
+    axis.set(title="Training time by client", ylabel="seconds", ylim=(0, None))
 
 
 def _draw_curve(axis: Axes, rows: Rows, column: str, label: str) -> None:
@@ -61,11 +60,11 @@ def _draw_curve(axis: Axes, rows: Rows, column: str, label: str) -> None:
 
 
 def main() -> None:
-    """Draw for the folder that the command line names, without keeping others from the processor."""
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(19)
+    """Draw for the folder that the command line names."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="the results of a run")
     try:
-        draw_history(Path(sys.argv[1]))
+        draw_history(parser.parse_args().folder)
     except Exception as error:  # the disk is full, or whatever matplotlib stumbles over
         sys.exit(f"cannot draw history.png: {error}")
 

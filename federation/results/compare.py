@@ -13,8 +13,6 @@ from federation.results.tables import Rows, number, read_table
 TESTED_ON = {"central_accuracy": "the server's test images", "accuracy": "the clients' validation images"}
 # Columns of rounds.csv for the seconds, of clients.csv for the others.
 COSTS = {"seconds": ["seconds"], "megabytes": ["sent_mb", "received_mb"], "joules": ["energy_j"]}
-TOLERANCE = 1e-6  # TensorFlow's accuracies are float32: its 0.9 is 0.89999998
-MARKERS = "os^DvP*X"  # with matplotlib's ten colours, 40 curves differ
 
 
 class Run(NamedTuple):
@@ -26,17 +24,17 @@ class Run(NamedTuple):
 
     def accuracies(self, column: str) -> dict[int, float]:
         """Known accuracies in a column of rounds.csv by round."""
-        values = {int(row["round"]): number(row.get(column, "")) for row in self.rounds}
+        # Rounded, because TensorFlow's are float32: its 0.9 is 0.89999998.
+        values = {int(row["round"]): round(number(row.get(column, "")), 6) for row in self.rounds}
         return {server_round: value for server_round, value in sorted(values.items()) if math.isfinite(value)}
 
-    def cost(self, name: str, last_round: int) -> tuple[float, bool]:
-        """What is known of a cost until the end of a round, NaN if nothing is; and whether that is all of it."""
-        table = self.rounds if name == "seconds" else self.clients
-        rows = [row for row in table if int(row["round"]) <= last_round]
-        values = [sum(number(row.get(column, "")) for column in COSTS[name]) for row in rows]
-        known = [value for value in values if math.isfinite(value)]
-        is_whole = len(known) == len(values) and len({row["round"] for row in rows}) == last_round
-        return math.fsum(known) if known else math.nan, is_whole
+    def cost(self, name: str, last_round: int) -> float:
+        """What is known of a cost until the end of a round; NaN if nothing is."""
+        rows = self.rounds if name == "seconds" else self.clients
+        rows = [row for row in rows if int(row["round"]) <= last_round]
+        cells = [number(row.get(column, "")) for row in rows for column in COSTS[name]]
+        known = [value for value in cells if math.isfinite(value)]
+        return math.fsum(known) if known else math.nan
 
 
 def read_run(folder: Path) -> Run:
@@ -49,60 +47,48 @@ def read_run(folder: Path) -> Run:
 class Comparison:
     """Runs in the order given, and the accuracy by which they are compared.
 
-    It is that on the server's test images, or that on the clients' if more runs know that one. Without an `accuracy`,
-    take the highest that all runs reach that have one, in three digits.
+    It is that on the server's test images if all runs know it, else that on the clients'. Without an `accuracy`, take
+    the highest that all runs reach that have one.
     """
 
     def __init__(self, runs: Sequence[Run], accuracy: float | None) -> None:
         self.runs = runs
-        self.column = max(TESTED_ON, key=lambda column: sum(bool(run.accuracies(column)) for run in runs))
+        is_tested = all(run.accuracies("central_accuracy") for run in runs if run.rounds)
+        self.column = "central_accuracy" if is_tested else "accuracy"
         self.curves = [run.accuracies(self.column) for run in runs]
-        self.is_given = accuracy is not None
         common = min((max(curve.values()) for curve in self.curves if curve), default=0.0)
-        self.accuracy = math.floor((common + TOLERANCE) * 1000) / 1000 if accuracy is None else accuracy
+        self.accuracy = common if accuracy is None else accuracy
 
     def table(self) -> str:
         """Lines with what each run took to reach the accuracy, and its best and its last accuracy."""
         rows = [["run", "rounds", *COSTS, "best", "last"]]
         rows += [self._cells(run, curve) for run, curve in zip(self.runs, self.curves)]
         widths = [max(map(len, column)) for column in zip(*rows)]
-        origin = "" if self.is_given else " (the highest that all reach)"
-        lines = [f"Until an accuracy of {self.accuracy:g}{origin} on {TESTED_ON[self.column]}:"]
+        lines = [f"Until an accuracy of {self.accuracy:g} on {TESTED_ON[self.column]}:"]
         for name, *figures in rows:
             lines.append("  ".join([name.ljust(widths[0]), *map(str.rjust, figures, widths[1:])]))
-        if any(cell.endswith("+") for _, *figures in rows for cell in figures):
-            lines.append("+ and more: some rounds or clients did not report theirs")
         return "\n".join(lines)
 
     def _cells(self, run: Run, curve: dict[int, float]) -> list[str]:
         """Cells of a run's line; "-" is what is unknown, or not reached."""
-        reached = next((r for r, value in curve.items() if value >= self.accuracy - TOLERANCE), None)
-        costs = ["-" if reached is None else _figure(run, name, reached) for name in COSTS]
-        values = [*curve.values()]
-        accuracies = [f"{value:.4f}" for value in (max(values), values[-1])] if values else ["-", "-"]
-        return [str(run.folder), str(reached or "-"), *costs, *accuracies]
+        reached = next((r for r, value in curve.items() if value >= self.accuracy), None)
+        costs = [math.nan if reached is None else run.cost(name, reached) for name in COSTS]
+        values = [*curve.values()] or [math.nan]
+        cells = [str(run.folder), str(reached), *(f"{cost:.1f}" for cost in costs)]
+        cells += [f"{max(values):.4f}", f"{values[-1]:.4f}"]
+        return ["-" if cell in ("None", "nan") else cell for cell in cells]
 
     def draw(self, picture: Path) -> None:
         """Draw accuracy by seconds; raises OSError, ValueError or ImportError if that is not possible."""
         with drawn(picture, width=7, height=4.5 + 0.2 * len(self.runs)) as figure:
-            from matplotlib import style
-
-            style.use("tableau-colorblind10")
             axis = figure.subplots()
-            for i, (run, curve) in enumerate(zip(self.runs, self.curves)):
-                seconds = [run.cost("seconds", server_round)[0] for server_round in curve]
-                marker = MARKERS[i % len(MARKERS)]
-                axis.plot(seconds, [*curve.values()], marker=marker, markersize=4, label=str(run.folder))
+            for run, curve in zip(self.runs, self.curves):
+                seconds = [run.cost("seconds", server_round) for server_round in curve]
+                axis.plot(seconds, [*curve.values()], marker="o", markersize=4, label=str(run.folder))
             axis.axhline(self.accuracy, color="0.4", linestyle="--", linewidth=1, label=f"accuracy {self.accuracy:g}")
             axis.set(xlabel="seconds", ylabel=f"accuracy on {TESTED_ON[self.column]}", xlim=(0, None))
             axis.grid(color="0.9")
             figure.legend(loc="outside lower left")  # below: long names cover no curve there
-
-
-def _figure(run: Run, cost: str, last_round: int) -> str:
-    """Text of a cost until a round, with a + if some of it is unknown."""
-    total, is_whole = run.cost(cost, last_round)
-    return f"{total:.1f}{'' if is_whole else '+'}" if math.isfinite(total) else "-"
 
 
 def main() -> None:

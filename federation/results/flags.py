@@ -41,7 +41,7 @@ def add_results_flags(parser: ArgumentParser) -> None:
 def read_results_flags(
     parser: ArgumentParser, args: argparse.Namespace
 ) -> tuple[Path, checkpoint.Checkpoint | None, int]:
-    """Return the folder of results, the checkpoint to go on from (None: a new run), and the run's seed.
+    """The folder of results, the checkpoint to go on from (None: a new run), and the run's seed.
 
     Ends the process with exit code 2 if the run that is resumed has another seed than the one that is given.
     """

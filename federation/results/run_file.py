@@ -42,7 +42,6 @@ class RunFile:
         self.starts = [*kept.get("starts", []), start]
         self.seed = seed
         self.clients: dict[str, Any] = kept.get("clients", {})  # by --cid
-        self._in_file = ""
 
     def add(self, client: Identity | None) -> None:
         """Add a client that took part; a plain Flower client is nobody."""
@@ -50,14 +49,10 @@ class RunFile:
             self.clients[str(client.cid)] = asdict(client)
 
     def save(self) -> None:
-        """Write the file if it has changed."""
+        """Write the file, if that is possible."""
         run = {"seed": self.seed, "starts": self.starts, "clients": self.clients}
-        text = json.dumps(run, indent=2)
-        if text != self._in_file:
-            with contextlib.suppress(OSError):
-                with replaced(self.path) as file:
-                    file.write(text.encode())
-                self._in_file = text
+        with contextlib.suppress(OSError), replaced(self.path) as file:
+            file.write(json.dumps(run, indent=2).encode())
 
 
 def _plain(value: object) -> object:

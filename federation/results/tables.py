@@ -18,25 +18,17 @@ class Table:
     """A table in memory and, after each `save`, in a CSV file.
 
     What could not be written for a while (the file is open in Excel, the disk is full) comes with the next `save`.
-    `trouble` is why the last one failed. A table that `is_optional` has no file before it has rows.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], is_optional: bool = False) -> None:
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path = path
         self.columns = columns
-        self.trouble = ""
         self._text = io.StringIO(newline="")
         self._writer = csv.DictWriter(self._text, columns, extrasaction="ignore")
         self._writer.writeheader()
-        self._in_file = self._text.getvalue() if is_optional else ""
-
-    def create(self) -> None:
-        """Check that there is no such file and that one can be made; raises OSError, such as FileExistsError."""
-        self.path.open("x").close()
-        self.path.unlink()
 
     def resume(self, last_round: int) -> Rows:
-        """Take over the file's rows up to that round, and return them; raises OSError if the file cannot be read.
+        """Take over and return the file's rows up to that round; raises OSError if the file cannot be read.
 
         A file that is not such a table (any more) is moved aside.
         """
@@ -50,8 +42,6 @@ class Table:
             self.path.rename(aside)
             print(f"cannot continue {self.path}: {error}; it is now {aside.name}, and a new table begins")
             return []
-        if rows:
-            self._in_file = ""  # in any case it is written again
         kept = [row for row in rows if int(row["round"]) <= last_round]
         self.add(kept)
         return kept
@@ -61,22 +51,13 @@ class Table:
         self._writer.writerows(rows)
 
     def save(self) -> None:
-        """Write the file if it has changed, or set `trouble`; print a line when that changes."""
-        text = self._text.getvalue()
-        if text == self._in_file:
-            return
-        before = self.trouble
+        """Write the file, or say why not."""
         try:
             with replaced(self.path) as file:
-                file.write(text.encode())
+                file.write(self._text.getvalue().encode())
         except OSError as error:
-            self.trouble = error.strerror or str(error)
-            if not before:
-                print(f"cannot write {self.path} ({self.trouble}): its rows are kept, and tried again after each round")
-        else:
-            self._in_file, self.trouble = text, ""
-            if before:
-                print(f"{self.path} is written again, and complete")
+            reason = error.strerror or error
+            print(f"cannot write {self.path} ({reason}): it lacks the last rounds, until a later write succeeds")
 
 
 def read_table(path: Path) -> Rows:
@@ -87,13 +68,12 @@ def read_table(path: Path) -> Rows:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: Excel may begin a file with a mark
             rows = list(csv.DictReader(file, strict=True))
-        is_whole = all(int(row["round"]) > 0 and None not in row and None not in row.values() for row in rows)
+        if any(int(row["round"]) < 1 or None in row or None in row.values() for row in rows):
+            raise ValueError("a row is too short or too long")
     except FileNotFoundError:
         return []
-    except (csv.Error, KeyError, TypeError, ValueError):
-        is_whole = False
-    if not is_whole:
-        raise ValueError(f"{path.name} is damaged, or no table of a run")
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} is damaged, or no table of a run") from error
     return rows
 
 

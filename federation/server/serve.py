@@ -81,7 +81,7 @@ def _leave(server: DeviceServer) -> NoReturn:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # once is enough
     committed, num_rounds = server.checkpoint.committed, server.settings.num_rounds
-    server.report.close()
+    server.report.save()
     # The first drawing on a new machine takes long. Who has stopped the server does not want to wait for it.
     server.report.draw(None if committed >= num_rounds else DRAWING_TIMEOUT)
     with contextlib.suppress(OSError):  # who reads the output is gone

@@ -1,15 +1,13 @@
-"""What a server shows of its clients: a table on a terminal, elsewhere a line a minute."""
+"""What a server shows of its clients on a terminal."""
 
 from __future__ import annotations
 
 import re
-import sys
 import time
 
-from federation.results import live_table
-from federation.results.activities import Activities, Activity
+from federation.results.activities import Activity
 from federation.results.checkpoint import Checkpoint
-from federation.results.live_table import LiveTable, watched
+from federation.results.live_table import draw
 from federation.results.report import Report
 
 import pytest
@@ -29,10 +27,10 @@ def report(tmp_path) -> Report:
     report.start_round(1)
     report.add_fit(member(0), fit_result(MODEL, 20, seconds=50.0))
     report.add_evaluation(member(0), evaluation(0.75, 5, accuracy=0.9))
-    report.round_started -= 60
+    report.round.started -= 60
     report.end_round(1, 0, 0.75, 0.9)
     report.start_round(2)
-    report.round_started -= 20
+    report.round.started -= 20
     return report
 
 
@@ -42,12 +40,9 @@ def lines(monkeypatch):
 
     def lines(report: Report, *activities: Activity, width: int = 80, height: int = 40) -> list[str]:
         monkeypatch.setenv("LINES", str(height))
-        known = Activities()
-        known._by_key = {activity.key: activity for activity in activities}
-        table = LiveTable(report, known, num_rounds=3, min_num_clients=2)
         console = Console(width=width)
         with console.capture() as capture:
-            console.print(table.draw())
+            console.print(draw(report, list(activities), num_rounds=3, min_num_clients=2))
         drawn = capture.get().splitlines()
         assert max(map(len, drawn)) <= width
         return [line.rstrip() for line in drawn]
@@ -57,7 +52,7 @@ def lines(monkeypatch):
 
 def test_before_the_first_round(tmp_path, lines):
     report = Report(tmp_path)
-    assert lines(report) == ["", "round 1 of 3: 0 of 2 clients are here"]
+    assert lines(report)[1] == "round 1 of 3: 0 of 2 clients are here"
     drawn = lines(report, activity(3), activity(4, "lost", 12.2))
     assert drawn[1] == "round 1 of 3: 1 of 2 clients are here"
     assert re.split(" {2,}", drawn[2].strip()) == ["cid", "device", "now", "accuracy", "last fit"]
@@ -100,24 +95,3 @@ def test_many_clients(report, lines):
     assert len(drawn) <= 12
     assert [row.split()[0] for row in drawn[4:-1]] == ["30", "40", "0", "1", "2", "3", "4"]
     assert drawn[-1] == "and 43 more"
-
-
-def test_who_is_still_at_work_is_told_once_a_minute(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(live_table, "INTERVAL", 0.3)
-    activities, report = Activities(), Report(tmp_path)
-    members = [member(cid) for cid in range(9)]
-    report.start_round(4)
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    with watched(report, activities, 5, 2, plain=True):
-        activities.note(members[0], "evaluate")
-        time.sleep(0.75)
-        for client in members[1:]:
-            activities.note(client, "fit")
-        activities.note(members[2], "")
-        time.sleep(0.75)
-    told = capsys.readouterr().out.splitlines()
-    alone, *_, last = [re.sub(r" \d s\)", ")", line) for line in told]
-    assert alone == "round 4 still waits for client 0 on pi0 (evaluating)"
-    assert last == f"{alone}, {', '.join(f'client {cid} on pi{cid} (training)' for cid in (1, 3, 4, 5))}, 3 more"
-    time.sleep(0.4)
-    assert capsys.readouterr().out == ""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 
-from federation.results import report as module
 from federation.results.chart import draw_history
 from federation.results.checkpoint import Checkpoint
 from federation.results.report import TABLES, Report
 from federation.results.tables import read_table
 
 import pytest
-from fakes import MODEL, FakeClient, evaluation, fit_result, identity, wait_until
+from fakes import MODEL, FakeClient, evaluation, fit_result, identity
 
 HEADERS = {name: ",".join(columns) + "\r\n" for name, columns in TABLES.items()}
 
@@ -52,9 +51,7 @@ def in_the_way(path) -> None:
 def test_a_new_run_makes_its_tables(tmp_path):
     folder = tmp_path / "results" / "today"
     Report(folder)
-    assert {path.name: path.read_bytes().decode() for path in folder.iterdir()} == {
-        name: HEADERS[name] for name in ("rounds.csv", "clients.csv")
-    }
+    assert {path.name: path.read_bytes().decode() for path in folder.iterdir()} == HEADERS
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -96,7 +93,6 @@ def test_accuracies_by_class_have_a_table_of_their_own(tmp_path):
     add_round(report, 1)
     report.start_round(2)  # without an evaluation on the server
     report.end_round(1, 0, 0.75, None)
-    report.close()
     assert (tmp_path / "classes.csv").read_bytes().decode() == HEADERS["classes.csv"] + "1,7,seven,5,0.8\r\n"
 
 
@@ -132,7 +128,7 @@ def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path):
     report = Report(tmp_path, Checkpoint(MODEL, round=1, results=2))
     for name, row in kept.items():
         assert (tmp_path / f"{name}.csv").read_bytes().decode() == HEADERS[f"{name}.csv"] + row
-    assert report.durations == [1.5] and report.round == 1
+    assert report.durations == [1.5] and report.round.number == 1
     add_round(report, 2, member(0))
     assert all(numbers_in(tmp_path / name) == ["1", "2"] for name in TABLES)
 
@@ -144,7 +140,7 @@ def test_a_round_without_its_row_gets_one(tmp_path):
         [row[name] for name in ("round", "clients", "failures", "seconds")]
         for row in read_table(tmp_path / "rounds.csv")
     ]
-    assert rows == [["1", "2", "0", "1.5"], ["2", "5", "3", ""]] and len(report.durations) == 2
+    assert rows == [["1", "2", "0", "1.5"], ["2", "5", "3", ""]] and report.durations == [1.5]
     assert numbers_in(tmp_path / "clients.csv") == []
 
 
@@ -161,23 +157,15 @@ def test_a_table_that_cannot_be_written_for_a_while(tmp_path, capsys, name):
     in_the_way(tmp_path / name)
     for server_round in (2, 3):
         add_round(report, server_round, member(0))
-    assert capsys.readouterr().out.count(f"cannot write {tmp_path / name} (Is a directory): its rows are kept") == 1
+    line = f"cannot write {tmp_path / name} (Is a directory): it lacks the last rounds, until a later write succeeds\n"
+    assert capsys.readouterr().out.count(line) == 2
     assert [path.name for path in tmp_path.iterdir() if path.name not in TABLES] == []  # nothing half done
-    (tmp_path / name).rmdir()
-    report.close()
-    assert capsys.readouterr() == (f"{tmp_path / name} is written again, and complete\n", "")
-    assert all(numbers_in(tmp_path / table) == ["1", "2", "3"] for table in TABLES)
-
-
-def test_a_table_that_cannot_be_written_to_the_end(tmp_path, capsys):
-    report = Report(tmp_path)
-    in_the_way(tmp_path / "rounds.csv")
-    add_round(report, 1, member(0))
-    report.close()
-    place = tmp_path / "rounds.csv"
-    assert capsys.readouterr().err == f"{place} lacks the last rounds: cannot write it (Is a directory)\n"
     with pytest.raises(OSError):
         Report(tmp_path, Checkpoint(MODEL, round=1))
+    (tmp_path / name).rmdir()
+    report.save()
+    assert capsys.readouterr() == ("", "")
+    assert all(numbers_in(tmp_path / table) == ["1", "2", "3"] for table in TABLES)
 
 
 def picture_of(folder, monkeypatch) -> list[tuple[list[tuple[str, list]], bool]]:
@@ -194,6 +182,12 @@ def picture_of(folder, monkeypatch) -> list[tuple[list[tuple[str, list]], bool]]
     return [(curve, axis.get_legend() is not None) for curve, axis in zip(curves, axes)]
 
 
+def test_no_picture_where_no_run_is(tmp_path):
+    with pytest.raises(ValueError, match="it has no rounds.csv"):
+        draw_history(tmp_path / "nowhere")
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_the_picture(tmp_path, monkeypatch):
     write_tables(tmp_path, rounds="1,0,2,,,,,1.5\r\n", clients="")
     assert picture_of(tmp_path, monkeypatch) == [({}, False)] * 3
@@ -208,19 +202,15 @@ def test_the_picture(tmp_path, monkeypatch):
     ]
 
 
-def test_the_picture_is_drawn_during_the_run_and_at_its_end(tmp_path, monkeypatch, capfd):
+def test_the_picture_is_drawn_or_it_is_said_why_not(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as in a notebook
-    monkeypatch.setattr(module, "DRAW_EVERY", 0)
     report = Report(tmp_path)
     add_round(report, 1, member(0))
-    wait_until((tmp_path / "history.png").exists, timeout=30)
-    (tmp_path / "history.png").unlink()
-    add_round(report, 2, member(0))
-    report.close()
     report.draw()
     assert (tmp_path / "history.png").exists() and capfd.readouterr().err == ""
     in_the_way(tmp_path / "history.png")
     report.draw()
     assert "cannot draw history.png: " in capfd.readouterr().err
     report.draw(timeout=0.01)
-    assert capfd.readouterr().err == "no time to draw history.png\n"
+    later = f"python -m federation.results.chart {tmp_path} draws it"
+    assert capfd.readouterr().err == f"history.png is not drawn yet: {later}\n"

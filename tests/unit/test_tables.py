@@ -58,13 +58,5 @@ def test_what_is_written_is_read_again(tmp_path, device):
     assert read_table(tmp_path / "clients.csv") == [row]  # round 2 came after the checkpoint
 
 
-def test_a_table_that_has_not_changed_is_not_written_again(tmp_path):
-    table = Table(tmp_path / "rounds.csv", COLUMNS)
-    table.save()
-    (tmp_path / "rounds.csv").unlink()
-    table.save()
-    assert [*tmp_path.iterdir()] == []
-
-
 def test_a_file_that_is_missing_and_a_cell_that_is_empty(tmp_path):
     assert read_table(tmp_path / "rounds.csv") == [] and number("1.5") == 1.5 and number("") != number("")
