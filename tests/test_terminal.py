@@ -91,3 +91,17 @@ def test_a_run(terminal, address, start_device, results):
     assert lines[-2:] == [f"3 of 3 rounds done, results in {results}", "$"]
     assert not [line for line in lines if "─" in line]  # nothing of it was left
     assert slow.exit_code() == 0 and again.exit_code() == 0
+
+
+def test_the_picture_is_fresh_while_the_run_goes_on(start_server, start_device, results):
+    server = start_server("--rounds", 100, "--min_num_clients", 1)
+    start_device(0, sleep=3)
+    picture = results / "history.png"
+    for rounds in (3, 6):
+        server.wait_for(f"round {rounds}: 1 results")
+        deadline = time.monotonic() + PROMPTLY
+        while not picture.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        picture.unlink()

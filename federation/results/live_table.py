@@ -1,12 +1,13 @@
-"""What the clients do while the server runs: a table, on a terminal."""
+"""What the clients do while the server runs: a table on a terminal, elsewhere a line a minute."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import threading
 import time
-from typing import ContextManager
+from typing import Iterator
 
 from federation.results.activities import Activities, Activity
 from federation.results.report import Report
@@ -18,22 +19,44 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+INTERVAL = 60  # seconds between two lines about who is still at work
+MOST_NAMES = 5  # in such a line
 TASKS = {"fit": "training", "evaluate": "evaluating", "get_parameters": "making a model"}
 COLOURS = {"fit": "green", "evaluate": "cyan", "lost": "red", "": "dim"}
 
 
+@contextlib.contextmanager
 def watched(
     report: Report, activities: Activities, num_rounds: int, min_num_clients: int, plain: bool
-) -> ContextManager[object]:
-    """A context in which the table is shown, if there is a terminal for it; `plain`: without."""
-    if plain or not Console().is_interactive:
-        return contextlib.nullcontext()
-    return Live(
-        get_renderable=lambda: draw(report, activities.all(), num_rounds, min_num_clients),
-        transient=True,
-        refresh_per_second=2,
-        redirect_stderr=os.isatty(2),  # what is printed goes above it, except to a file: `server.py 2> errors`
-    )
+) -> Iterator[None]:
+    """Show what the clients do for as long as the block lasts; `plain`: without the table."""
+    if os.isatty(1) and Console().is_interactive and not plain:
+        with Live(
+            get_renderable=lambda: draw(report, activities.all(), num_rounds, min_num_clients),
+            transient=True,
+            refresh_per_second=2,
+            redirect_stderr=os.isatty(2),  # what is printed goes above it, except to a file: `server.py 2> errors`
+        ):
+            yield
+        return
+    is_over = threading.Event()
+    threading.Thread(target=_tell, args=(report, activities, is_over), daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def _tell(report: Report, activities: Activities, is_over: threading.Event) -> None:
+    """Print once a minute who has been at work for longer than that."""
+    while not is_over.wait(INTERVAL):
+        since = time.monotonic() - INTERVAL
+        busy = [each for each in activities.all() if each.task not in ("", "lost") and each.since <= since]
+        names = [f"{each.identity or 'a plain Flower client'} ({_now(each)})" for each in busy]
+        if len(names) > MOST_NAMES:
+            names[MOST_NAMES:] = [f"{len(names) - MOST_NAMES} more"]
+        if names:
+            print(f"round {report.round.number} still waits for {', '.join(names)}")
 
 
 def draw(report: Report, activities: list[Activity], num_rounds: int, min_num_clients: int) -> Group:

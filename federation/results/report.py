@@ -8,6 +8,7 @@ history.png    loss and accuracy by round, seconds by client
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from flwr.server.client_proxy import ClientProxy
 
 Row = Dict[str, object]  # by column
 ROOT = Path(__file__).parents[2]  # of the project
+DRAW_EVERY = 5  # seconds, if rounds are shorter
 
 TRAFFIC = "sent_mb", "received_mb"  # millions of bytes, as the server sees it
 NUMBERS = (  # that clients report, as they do these texts
@@ -81,6 +83,9 @@ class Report:
         self.round = Round(0 if resumed is None else resumed.round)  # the last one that began
         self.latest: dict[Key, Row] = {}  # the last row of each client
         self.durations: list[float] = []  # of the rounds, in seconds, as far as known
+        self._draw = [sys.executable, "-m", "federation.results.chart", str(folder.resolve())]
+        self._drawing: subprocess.Popen | None = None  # the last process that draws during the run
+        self._draw_at = time.monotonic() + DRAW_EVERY
         self._tables = {name: Table(folder / name, columns) for name, columns in TABLES.items()}
         if resumed is not None:
             self._resume(resumed)
@@ -141,6 +146,7 @@ class Report:
         megabytes = sum(as_number(row.get(column)) or 0 for row in current.clients.values() for column in TRAFFIC)
         parts = f"{results} results and {failures} failures", *known, f"{megabytes:.2f} MB", f"{seconds:.1f} s"
         print(f"round {current.number}: {', '.join(parts)}")
+        self._draw_meanwhile()
 
     def save(self) -> None:
         """Write the tables, or say why not."""
@@ -149,10 +155,20 @@ class Report:
 
     def draw(self, timeout: float | None = None) -> None:
         """Draw history.png, or say why not; `timeout` is how many seconds that may take."""
+        if self._drawing is not None:
+            self._drawing.kill()  # it has an older round
+            self._drawing.wait()
         # In another process, because the first drawing on a new machine takes long, and matplotlib much memory.
-        command = [sys.executable, "-m", "federation.results.chart", str(self.folder.resolve())]
         try:
-            subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=timeout)  # it says itself what fails
+            subprocess.run(self._draw, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=timeout)  # it says itself what fails
         except (OSError, subprocess.TimeoutExpired):
             later = f"python -m federation.results.chart {self.folder}"
             print(f"history.png is not drawn yet: {later} draws it", file=sys.stderr)
+
+    def _draw_meanwhile(self) -> None:
+        """Begin to draw history.png, if it is time and the last drawing is done; the next round does not notice."""
+        now, quiet = time.monotonic(), subprocess.DEVNULL
+        if now >= self._draw_at and (self._drawing is None or self._drawing.poll() is not None):
+            self._draw_at = now + DRAW_EVERY
+            with contextlib.suppress(OSError):  # too many processes
+                self._drawing = subprocess.Popen(self._draw, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 
-from federation.results.activities import Activity
+from federation.results import live_table
+from federation.results.activities import Activities, Activity
 from federation.results.checkpoint import Checkpoint
-from federation.results.live_table import draw
+from federation.results.live_table import draw, watched
 from federation.results.report import Report
 
 import pytest
@@ -95,3 +96,23 @@ def test_many_clients(report, lines):
     assert len(drawn) <= 12
     assert [row.split()[0] for row in drawn[4:-1]] == ["30", "40", "0", "1", "2", "3", "4"]
     assert drawn[-1] == "and 43 more"
+
+
+def test_who_is_still_at_work_is_told_once_a_minute(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(live_table, "INTERVAL", 0.3)
+    activities, report = Activities(), Report(tmp_path)
+    members = [member(cid) for cid in range(9)]
+    report.start_round(4)
+    with watched(report, activities, 5, 2, plain=True):
+        activities.note(members[0], "evaluate")
+        time.sleep(0.75)
+        for client in members[1:]:
+            activities.note(client, "fit")
+        activities.note(members[2], "")
+        time.sleep(0.75)
+    told = capsys.readouterr().out.splitlines()
+    alone, *_, last = [re.sub(r" \d s\)", ")", line) for line in told]
+    assert alone == "round 4 still waits for client 0 on pi0 (evaluating)"
+    assert last == f"{alone}, {', '.join(f'client {cid} on pi{cid} (training)' for cid in (1, 3, 4, 5))}, 3 more"
+    time.sleep(0.4)
+    assert capsys.readouterr().out == ""
