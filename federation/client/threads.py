@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
-
-CLIENTS = {"client_pytorch.py", "client_tf.py", "flower-supernode"}
 
 
 @dataclass
@@ -32,37 +29,27 @@ class Threads:
 
     def adapt(self) -> None:
         """Take this client's share of the cores: other clients may have come or gone."""
-        if self.set_threads is None or self.current == self.number:
+        if self.set_threads is None:
             return
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads, reason = (self.number, "--threads") if self.number else share_of(cores, self.most)
+        threads = self.number or max(1, min(self.most, cores // count_clients()))
         if threads != self.current:
             with contextlib.suppress(RuntimeError):  # TensorFlow: its number is final once it has computed anything
                 self.set_threads(threads)
                 self.current = threads
-                print(f"training on {threads} of {cores} cores ({reason})")
-
-
-def share_of(cores: int, most: int) -> tuple[int, str]:
-    """The share of so many cores that a client has, at least 1 and at most `most`, and why."""
-    try:
-        clients = count_clients()
-    except Exception as error:  # whatever a system without psutil or a readable list of processes raises
-        return 1, f"cannot count the clients on this machine: {error}"
-    return max(1, min(most, cores // clients)), f"clients on this machine: {clients}"
+                print(f"training on {threads} of {cores} cores")
 
 
 def count_clients() -> int:
-    """The number of clients on this machine, at least 1; processes that this user may not see do not count."""
+    """Number of clients on this machine, at least 1; processes that this user may not see do not count."""
     import psutil
 
-    own = Path(sys.argv[0]).name  # somebody's copy of a script, perhaps
-    names = CLIENTS | {own} if own.endswith(".py") else CLIENTS
     commands = [process.info["cmdline"] or [""] for process in psutil.process_iter(["cmdline"])]
-    return max(1, sum(_is_client(command, names) for command in commands))
+    return max(1, sum(map(_is_client, commands)))
 
 
-def _is_client(command: list[str], names: set[str]) -> bool:
-    """Whether a command has Python run one of these scripts; an editor or a shell may have its name among its words."""
-    is_python = "python" in Path(command[0]).name.lower()
-    return is_python and not names.isdisjoint(Path(word).name for word in command[1:])
+def _is_client(command: list[str]) -> bool:
+    """Whether Python runs a client here, perhaps a copy; an editor or a shell may have its name among its words."""
+    names = [Path(word) for word in command[1:]]
+    is_named = any(name.match("client*.py") or name.name == "flower-supernode" for name in names)
+    return is_named and "python" in Path(command[0]).name.lower()

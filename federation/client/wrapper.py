@@ -27,7 +27,6 @@ from flwr.common import (
     GetParametersRes,
     GetPropertiesIns,
     GetPropertiesRes,
-    Scalar,
     Status,
 )
 
@@ -45,19 +44,18 @@ class ClientWrapper:
         identity: handshake.Identity,
         token: bytes | None,
         meter: Meter | None,
-        threads: Threads | None = None,
+        threads: Threads,
     ) -> None:
         self.client = client.to_client()
         self.identity = identity
         self.token = token
         self.meter = meter
-        self.threads = threads or Threads()
+        self.threads = threads
         self.inbound = Inbound()
-        self.last_fit: object = None  # what it was to do with which model
-        self.last_result: FitRes | None = None
+        self.last_fit: tuple[object, FitRes] | None = None  # what it was to do with which model, and what came of it
 
     def answer(self, task: str, instruction: Any) -> Any:
-        """Return Flower's result of a task, such as "fit"; raises Refused if the server does not want this client."""
+        """Flower's result of a task, such as "fit"; raises Refused if the server does not want this client."""
         tasks: dict[str, Callable[[Any], Any]] = {
             "get_properties": self._get_properties,
             "get_parameters": self._get_parameters,
@@ -85,20 +83,18 @@ class ClientWrapper:
     def _fit(self, instruction: FitIns) -> FitRes:
         """Let the client train; if the connection broke and the server asks for the same again, do not train again."""
         this_fit = digest(instruction.parameters), sorted(instruction.config.items())
-        if this_fit == self.last_fit and self.last_result is not None:
+        if self.last_fit and self.last_fit[0] == this_fit:
             print(f"{_round(instruction)}: sending the result again")
-            return self.last_result
-        self.last_result = None  # not in memory while it trains
+            return self.last_fit[1]
         received = replace(instruction, parameters=self.inbound.receive(instruction.parameters))
         self.threads.adapt()
         result = _measured("fit", self.client.fit, received, self.meter)
         result = replace(result, parameters=self.inbound.answer(result.parameters))
         self.inbound.forget()  # the next model is another one
-        self.last_fit, self.last_result = this_fit, result
+        self.last_fit = this_fit, result
         return result
 
     def _evaluate(self, instruction: EvaluateIns) -> EvaluateRes:
-        self.last_result = None  # the server has it, or does not want it any more
         received = replace(instruction, parameters=self.inbound.receive(instruction.parameters))
         return _measured("evaluate", self.client.evaluate, received)
 
@@ -106,25 +102,20 @@ class ClientWrapper:
 def _measured(
     task: str, call: Callable[[Any], Any], instruction: FitIns | EvaluateIns, meter: Meter | None = None
 ) -> Any:
-    """Return `call(instruction)` with figures about the device among its metrics, and print what came of it."""
+    """Result of `call(instruction)` with figures about the device among its metrics; prints what came of it."""
     started = time.perf_counter()
     with meter or contextlib.nullcontext():
         result = call(instruction)
         seconds = time.perf_counter() - started
     costs = meter.figures(seconds) if meter else {}
-    metrics = _as_scalars(result.metrics)
+    # Flower sends Python's numbers, not NumPy's.
+    metrics = {name: v.item() if isinstance(v, np.generic) else v for name, v in result.metrics.items()}
     figures = {"loss": result.loss, **metrics} if task == "evaluate" else metrics
     shown = "".join(f", {name.replace('_', ' ')} {v:.4g}" for name, v in figures.items() if isinstance(v, float))
     result = replace(result, metrics={**metrics, "seconds": round(seconds, 3), **vital_signs(), **costs})
     spent = f", {costs['energy_j']:.1f} J at {costs['power_w']:.1f} W" if "energy_j" in costs else ""
     print(f"{_round(instruction)}: {task} on {result.num_examples} examples{shown}, {seconds:.1f} s{spent}")
     return result
-
-
-def _as_scalars(metrics: dict[str, Any]) -> dict[str, Scalar]:
-    """Return the metrics that Flower can send: Python's numbers, not NumPy's, and neither lists nor None."""
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
-    return {name: value for name, value in plain.items() if isinstance(value, (int, float, str, bytes))}
 
 
 def _round(instruction: FitIns | EvaluateIns) -> str:

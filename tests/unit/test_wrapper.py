@@ -7,6 +7,7 @@ import re
 
 from federation.client import wrapper
 from federation.client.power import Meter
+from federation.client.threads import Threads
 from federation.client.wrapper import ClientWrapper
 from federation.wire.handshake import Identity, Refused, check, question, refusal
 from federation.wire.models import DIFFERENCE, Outbound, decode, lacks_the_model
@@ -50,7 +51,7 @@ def trainee() -> Trainee:
 @pytest.fixture
 def client(trainee, monkeypatch) -> ClientWrapper:
     monkeypatch.setattr(wrapper, "vital_signs", lambda: {"peak_memory_mb": 123.5})
-    return ClientWrapper(trainee, SOMEBODY, TOKEN, Meter())
+    return ClientWrapper(trainee, SOMEBODY, TOKEN, Meter(), Threads())
 
 
 def fit_instruction(server_round=1, arrays=MODEL, **config) -> FitIns:
@@ -132,17 +133,6 @@ def test_another_instruction_is_trained(client, trainee, other):
     assert trainee.fits == 3
 
 
-def test_no_result_is_kept_in_memory_longer_than_needed(client, trainee, monkeypatch):
-    client.answer("fit", fit_instruction(1))
-    during = []
-    fit = client.client.fit
-    monkeypatch.setattr(client.client, "fit", lambda ins: (during.append(client.last_result), fit(ins))[1])
-    client.answer("fit", fit_instruction(2))
-    assert during == [None] and client.last_result is not None
-    client.answer("evaluate", EvaluateIns(encoded(MODEL), {}))
-    assert client.last_result is None
-
-
 @pytest.mark.parametrize("half_precision", [False, True])
 def test_a_model_that_it_has_need_not_be_sent_again(client, trainee, half_precision):
     outbound = Outbound(MODEL, half_precision)
@@ -194,12 +184,11 @@ def test_an_error_is_told_to_both_sides_and_the_same_can_be_asked_again(client, 
 
 
 @pytest.mark.parametrize("task", ["fit", "evaluate"])
-def test_metrics_that_flower_can_send(client, trainee, task):
+def test_numbers_of_numpy_become_those_that_flower_can_send(client, trainee, task):
     trainee.metrics = {
-        "float32": np.float32(0.5), "int64": np.int64(3), "bool": np.bool_(True), "text": "x", "bytes": b"x",
-        "python": 2, "none": None, "list": [1.0], "array": np.ones(3), "complex": np.complex64(1j),
+        "float32": np.float32(0.5), "int64": np.int64(3), "bool": np.bool_(True), "text": "x", "python": 2,
     }  # fmt: skip
     metrics = client.answer(task, fit_instruction()).metrics
     del metrics["seconds"], metrics["peak_memory_mb"]
-    assert metrics == {"float32": 0.5, "int64": 3, "bool": True, "text": "x", "bytes": b"x", "python": 2}
-    assert [type(value) for value in metrics.values()] == [float, int, bool, str, bytes, int]
+    assert metrics == {"float32": 0.5, "int64": 3, "bool": True, "text": "x", "python": 2}
+    assert [type(value) for value in metrics.values()] == [float, int, bool, str, int]
