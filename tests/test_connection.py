@@ -96,7 +96,6 @@ def http2(status: bytes):
 SOMEBODY_ELSE = {
     "a web server": lambda connection: connection.recv(100) and connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     "HTTP/2: not found": http2(b"404"),
-    "HTTP/2: no POST": http2(b"405"),
 }
 NO_FLOWER_SERVER = "there is no Flower server at {}: something else answers"
 

@@ -7,7 +7,6 @@ import platform
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Iterator
 
 from federation.data.partition_file import read_classes
 from federation.data.partitions import Partition
@@ -20,12 +19,12 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-# Sensors of a processor, beside those with "cpu" (cpu-thermal, CPU-therm) or "core" (bigcore0-thermal) in their name.
-PROCESSORS = "x86_pkg_temp", "soc-thermal", "k10temp"
+# What the kinds of a processor's sensors have in their names, such as cpu-thermal, CPU-therm, bigcore0-thermal.
+PROCESSORS = "cpu", "core", "soc-", "x86_pkg"
 
 
 def identify(client: NumPyClient, partition: Partition, instance: str, keeps_model: bool) -> Identity:
-    """Return the identity of a script's client that has this partition; for the last two, see `Identity`."""
+    """Identity of a script's client that has this partition; for the last two, see `Identity`."""
     return Identity(
         cid=partition.cid,
         device=printable(describe()),
@@ -42,7 +41,7 @@ def identify(client: NumPyClient, partition: Partition, instance: str, keeps_mod
 
 
 def describe() -> str:
-    """Return the host's name and what it is, such as `pi3 (Raspberry Pi 4 Model B Rev 1.4)`."""
+    """Name of the host and what it is, such as `pi3 (Raspberry Pi 4 Model B Rev 1.4)`."""
     try:
         board = Path("/proc/device-tree/model").read_bytes().decode(errors="replace").rstrip("\0\n")
     except OSError:
@@ -51,30 +50,22 @@ def describe() -> str:
 
 
 def versions() -> str:
-    """Return the versions of Python and of those loaded packages that count for what is computed."""
+    """Versions of Python and of those loaded packages that count for what is computed."""
     modules = [sys.modules[name] for name in ("flwr", "numpy", "torch", "tensorflow") if name in sys.modules]
     return ", ".join([f"Python {platform.python_version()}", *(f"{m.__name__} {m.__version__}" for m in modules)])
 
 
 def vital_signs() -> dict[str, float]:
-    """Return `peak_memory_mb` (of this process, so far) and `temperature_c` (of the processor)."""
+    """`peak_memory_mb` (of this process, so far) and `temperature_c` (of the processor)."""
     signs = {}
     if resource is not None:
         unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
         signs["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
-    temperatures = list(_processor_temperatures())
+    temperatures = []
+    for kind in Path("/sys/class/thermal").glob("thermal_zone*/type"):  # Linux only
+        with suppress(OSError, ValueError):  # a zone that is switched off
+            if any(name in kind.read_text().lower() for name in PROCESSORS):
+                temperatures.append(int(kind.with_name("temp").read_text()) / 1000)
     if temperatures:
         signs["temperature_c"] = max(temperatures)
     return signs
-
-
-def _processor_temperatures() -> Iterator[float]:
-    """Yield what the processor's thermal zones and monitors measure, in degrees Celsius (Linux only)."""
-    zones = [(kind, kind.with_name("temp")) for kind in Path("/sys/class/thermal").glob("thermal_zone*/type")]
-    monitors = [(name, name.with_name("temp1_input")) for name in Path("/sys/class/hwmon").glob("hwmon*/name")]
-    for label, value in [*zones, *monitors]:
-        with suppress(OSError, ValueError):  # what is switched off cannot be read, or has a value that cannot be
-            kind = label.read_text().strip().lower()
-            degrees = int(value.read_text()) / 1000
-            if ("cpu" in kind or "core" in kind or kind in PROCESSORS) and 0 < degrees < 150:
-                yield degrees
