@@ -24,7 +24,7 @@ def test_the_energy_of_a_fit(start, start_server, address, mnist, tmp_path, resu
     (tmp_path / "vcgencmd").chmod(0o755)
     server, missing = start_server("--rounds", 1, "--min_num_clients", 3), free_address()
     data = "--mnist", "--num_clients", 20, "--data_dir", mnist, "--server_address", address, "--threads", 1
-    with serving("Tasmota", [3, 2]) as plug:
+    with serving("Tasmota", 5) as plug:
         clients = [
             start("client_pytorch.py", "--cid", 0, *data, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}),
             start("client_pytorch.py", "--cid", 1, *data, "--meter", f"http://{plug.address}"),

@@ -49,25 +49,21 @@ def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> 
     """Return once the server has ended the run; raises Refused if there is no use in trying again."""
     address, root_certificate = settings.server_address, settings.root_certificate
     attempts = _Attempts(address, settings.retry_for)
-    was_refused = False
     while True:
         try:
             probe(address, root_certificate)
-            if not was_refused:
-                attempts.tell(f"connecting to {address}")
-            was_refused = False
+            attempts.tell(f"connecting to {address}")
             answer_server(address, root_certificate, wrapper.answer)
             return
         except ConnectionLost as lost:
-            if lost.was_asked:
-                attempts.start_afresh()
+            if lost.was_asked:  # the server was there
+                attempts = _Attempts(address, settings.retry_for)
             attempts.tell(f"lost the server at {address} ({lost}): trying again")
         except OSError as error:
             attempts.tell(f"no server at {address} yet ({error.strerror or error}): waiting for it")
         except Refused as refused:
             if not refused.again:
                 raise
-            was_refused = True
             attempts.tell(f"{refused}: trying again")
         attempts.wait()
 
@@ -78,20 +74,15 @@ class _Attempts:
     def __init__(self, address: Address, retry_for: float) -> None:
         self.address = address
         self.retry_for = retry_for
-        self.last_told = ""
+        self.told: set[str] = set()
         self.pause = 1.0  # seconds
         self.give_up_at = time.monotonic() + retry_for
 
-    def start_afresh(self) -> None:
-        """Count pauses and time anew: the server was there."""
-        self.pause = 1.0
-        self.give_up_at = time.monotonic() + self.retry_for
-
     def tell(self, line: str) -> None:
-        """Print a line, but not again while the client just waits."""
-        if line != self.last_told:
+        """Print a line, once."""
+        if line not in self.told:
             print(line)
-            self.last_told = line
+            self.told.add(line)
 
     def wait(self) -> None:
         """Wait before the next attempt; raises Refused if it is time to give up."""

@@ -6,7 +6,7 @@ import argparse
 import math
 from dataclasses import dataclass, field
 
-from federation.client.power import Plug, plug
+from federation.client.power import PowerSource, plug
 from federation.client.threads import Threads
 from federation.data.partitions import Partitioning
 from federation.flags import (
@@ -35,7 +35,7 @@ class ClientSettings:
     root_certificate: bytes | None = None  # PEM; None: not encrypted
     token: bytes | None = None
     retry_for: float = math.inf  # seconds
-    plug: Plug | None = None  # a metering plug that this device has
+    plug: PowerSource | None = None  # a metering plug that this device has
 
     @property
     def dataset(self) -> str:

@@ -18,7 +18,7 @@ class FitProgress:
         self.epochs, self.num_batches, self.seconds = epochs, num_batches, seconds
         self.steps_done, self.time_used = 0, 0.0  # time: of `seconds`, from 0 to 1
         self._started = self._shown_at = time.monotonic()
-        self._is_shown = sys.stdout is not None and sys.stdout.isatty()
+        self._is_shown = sys.stdout.isatty()
 
     @property
     def epochs_done(self) -> float:
@@ -53,7 +53,7 @@ class FitProgress:
             self._shown_at = now
             width = shutil.get_terminal_size().columns - 1
             text = "" if self.is_over else self._line(now - self._started)
-            print(f"\r{'':{width}}\r{text[:width]}", end="", flush=True)  # over the line before
+            print(f"\r{text:{width}.{width}}", end="\r", flush=True)  # over the line before
 
     def _line(self, elapsed: float) -> str:
         done = self.fraction

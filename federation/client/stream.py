@@ -23,14 +23,13 @@ OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # A proxy, from variables such as http_proxy, is for the internet; a federation is between neighbours.
     ("grpc.enable_http_proxy", 0),
-    ("grpc.address_http_proxy_enabled_addresses", ""),  # the same for GRPC_ADDRESS_HTTP_PROXY
 ]
 
 # Answers of others than Flower's server, for instance of a SuperLink: it has no such service, or lets nobody in.
 NOT_FLOWERS = (
-    grpc.StatusCode.UNIMPLEMENTED,  # HTTP's 404, too
-    grpc.StatusCode.PERMISSION_DENIED,  # 403
-    grpc.StatusCode.UNAUTHENTICATED,  # 401
+    grpc.StatusCode.UNIMPLEMENTED,  # a web server's 404, too
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
 )
 
 
@@ -61,8 +60,7 @@ def answer_server(address: Address, root_certificate: bytes | None, answer: Answ
                 task, instruction = read_question(message)
                 del message  # as large as the model
                 if instruction is None:
-                    goodbye = ClientMessage.DisconnectRes(reason=Reason.ACK)
-                    answers.put(ClientMessage(disconnect_res=goodbye))
+                    answers.put(ClientMessage(disconnect_res=ClientMessage.DisconnectRes(reason=Reason.ACK)))
                     return
                 answers.put(write_answer(task, answer(task, instruction)))
                 del instruction
@@ -86,13 +84,7 @@ def _reason(error: grpc.RpcError, address: Address, was_asked: bool) -> Refused 
     code = error.code()
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
         return Refused(f"the model is larger than the limit of a message, {MAX_MESSAGE_BYTES // 1024**2} MB")
-    if _is_somebody_else(error):
+    if code in NOT_FLOWERS:
         return somebody_else(address)
     broken = code == grpc.StatusCode.UNAVAILABLE  # gRPC's word for most that can happen to a network
     return ConnectionLost("the connection broke" if broken else f"gRPC error {code.name}", was_asked)
-
-
-def _is_somebody_else(error: grpc.RpcError) -> bool:
-    """Tell whether who has answered does not know Flower's clients. Other errors can be a server of ours in trouble."""
-    unwanted = "http2 header with status: 4" in (error.details() or "")  # a web server, in HTTP/2
-    return error.code() in NOT_FLOWERS or (unwanted and error.code() != grpc.StatusCode.UNAVAILABLE)

@@ -25,15 +25,12 @@ BAD_ANSWERS = {
     "a list": b"[1, 2]",
     "null": b'{"apower": null}',
     "no ENERGY": b'{"StatusSNS":{"Time":"2026-11-24T20:06:19"}}',
-    "a channel's text": b'{"StatusSNS":{"ENERGY":{"Power":[1,"many"]}}}',
-    "huge": b'{"apower": 1%s}' % (b"0" * 400),
-    "deep": b"[" * 90_000,
-    "long": b" " * 10_000_000,
+    "two channels": b'{"StatusSNS":{"ENERGY":{"Power":[3,2]}}}',
 }
 
 
 class Server(ThreadingHTTPServer):
-    """A plug of a kind in ANSWERS, until `body` or `status` says something else; `delay` in seconds."""
+    """A plug of a kind in ANSWERS, until `body` says something else; `delay` in seconds."""
 
     daemon_threads = True
 
@@ -42,7 +39,7 @@ class Server(ThreadingHTTPServer):
         self.path, answer = ANSWERS[kind]
         self.answer = (answer % json.dumps(watts)).encode()
         self.body: bytes | None = None
-        self.status, self.delay, self.asked = 200, 0.0, 0
+        self.delay = 0.0
 
     @property
     def address(self) -> str:
@@ -54,11 +51,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         plug = self.server
-        plug.asked += 1
         time.sleep(plug.delay)
         known = plug.body is not None or self.path == plug.path
         body = (plug.answer if plug.body is None else plug.body) if known else b"Not Found"
-        self.send_response(plug.status if known else 404)
+        self.send_response(200 if known else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         with suppress(OSError):  # the client has had enough

@@ -6,6 +6,7 @@ import threading
 import time
 
 from federation.client.power import Meter
+from federation.client.threads import Threads
 from federation.client.wrapper import ClientWrapper
 from federation.server import dispatch as dispatching
 from federation.server.client_manager import DeviceClientManager
@@ -184,7 +185,7 @@ def wrapped(cid: int, connection: str = "", keeps_model: bool = True) -> FakeCli
             return 0.5, 1, {}
 
     who = identity(cid, keeps_model=keeps_model)
-    answer = ClientWrapper(Adding(), who, None, Meter()).answer
+    answer = ClientWrapper(Adding(), who, None, Meter(), Threads()).answer
     tasks = {task: lambda ins, task=task: answer(task, ins) for task in ("fit", "evaluate")}
     return FakeClient(connection or f"connection of {cid}", who, **tasks)
 

@@ -46,21 +46,17 @@ def test_the_line_on_a_terminal(clock, monkeypatch, capsys):
     assert capsys.readouterr().out == ""  # so soon
     clock[0] += 6
     fit.end_step()
-    blank = "\r" + 59 * " " + "\r"
-    assert capsys.readouterr().out == f"{blank}epoch 2 of 3 [########............] 42%, 8 s left"
+    assert capsys.readouterr().out == f"\r{'epoch 2 of 3 [########............] 42%, 8 s left':59}\r"
     monkeypatch.setenv("COLUMNS", "20")
     clock[0] += 1
     fit.end_step()
-    assert capsys.readouterr().out.endswith("\repoch 2 of 3 [#####")
+    assert capsys.readouterr().out == "\repoch 2 of 3 [#####\r"
     for _ in range(3):
         fit.end_step()
     assert capsys.readouterr().out == "\r" + 19 * " " + "\r"  # nothing stays
 
 
-@pytest.mark.parametrize("stdout", ["a file", None])
-def test_no_terminal(monkeypatch, capsys, clock, stdout):
-    if stdout is None:
-        monkeypatch.setattr(sys, "stdout", None)
+def test_no_terminal(capsys, clock):
     fit = FitProgress(epochs=1, num_batches=2, seconds=math.inf)
     clock[0] += 60
     fit.end_step()

@@ -69,7 +69,7 @@ TRYING = f"lost the server at {ADDRESS} (the connection broke): trying again"
         ([], [], [CONNECTING]),
         ([NOBODY] * 8, [1, 2, 4, 8, 16, 20, 20, 20], [WAITING, CONNECTING]),
         ([LOST, NOBODY], [1, 2], [CONNECTING, TRYING, WAITING, CONNECTING]),
-        ([NOBODY, LOST, NOT_ASKED], [1, 1, 2], [WAITING, CONNECTING, TRYING, CONNECTING, TRYING, CONNECTING]),
+        ([NOBODY, LOST, NOT_ASKED], [1, 1, 2], [WAITING, CONNECTING, TRYING, CONNECTING]),
         ([TAKEN] * 3, [1, 2, 4], [CONNECTING, f"{TAKEN}: trying again"]),
     ],
     ids=["there", "not up yet", "lost", "there in between", "refused for now"],

@@ -64,8 +64,8 @@ def test_every_message_is_answered_until_the_goodbye():
 
 LOST = {
     "it closed the connection": None,
-    "the connection broke": (StatusCode.UNAVAILABLE, "Received http2 header with status: 429"),  # a proxy in trouble
-    "gRPC error UNKNOWN": (StatusCode.UNKNOWN, "Received http2 header with status: 500"),
+    "the connection broke": (StatusCode.UNAVAILABLE, ""),
+    "gRPC error UNKNOWN": (StatusCode.UNKNOWN, ""),
     "gRPC error RESOURCE_EXHAUSTED": (StatusCode.RESOURCE_EXHAUSTED, ""),
 }
 
@@ -84,8 +84,6 @@ REFUSED = [
     (StatusCode.UNIMPLEMENTED, "", SOMEBODY_ELSE),
     (StatusCode.UNAUTHENTICATED, "", SOMEBODY_ELSE),
     (StatusCode.PERMISSION_DENIED, "", SOMEBODY_ELSE),
-    (StatusCode.UNKNOWN, "Received http2 header with status: 405", SOMEBODY_ELSE),
-    (StatusCode.INTERNAL, "Received http2 header with status: 400", SOMEBODY_ELSE),
     (StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (6 vs. 5)", "limit of a message, 512 MB"),
 ]
 
@@ -103,10 +101,7 @@ def test_a_question_from_the_future():
     assert not lost.value.was_asked  # it would ask the same again at once
 
 
-@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy", "GRPC_ADDRESS_HTTP_PROXY"])
-def test_no_connection_goes_through_a_proxy(monkeypatch, variable):
-    proxy = free_address()  # nobody is there
-    monkeypatch.setenv(variable, proxy if variable.startswith("GRPC_ADDRESS") else f"http://{proxy}")
-    monkeypatch.setenv("GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES", "127.0.0.0/8")  # only with the last of them
+def test_no_connection_goes_through_a_proxy(monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://{free_address()}")  # nobody is there
     with pytest.raises(Refused):  # so somebody has answered
         Server().meet(knows_flower=False)
