@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import traceback
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Mapping
@@ -16,13 +15,16 @@ from federation.client.threads import Threads
 from federation.client.wrapper import ClientWrapper
 from federation.data.partitions import Partition, load_partition
 from federation.engine.nodes import pack, unpack
-from federation.wire.messages import refuse, respond
+from federation.flags import Failure
+from federation.wire.messages import failure, respond
 
 from flwr.app import Context, Message
 
+clients: dict[str, Any] = {}  # of this process, by script; in a simulation, one answers for many nodes
+
 
 def answer_message(message: Message, context: Context) -> Message:
-    """Return the reply to a message of `Nodes`, an answer to each question; the reason, where there is none.
+    """The reply to a message of `Nodes`, an answer to each question; the reason, where there is none.
 
     The node's configuration says which partition it has, `partition-id`, unless the message does, for each question:
     `partition-ids`. Besides, `num-partitions`, and optionally `data-dir`.
@@ -38,49 +40,34 @@ def answer_message(message: Message, context: Context) -> Message:
 def _answer(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any], context: Context) -> bytes:
     try:
         return respond(question, _wrapper(told, node, context.node_id).answer)
-    except (Exception, SystemExit) as error:  # it has no data, for example
+    except Failure as error:  # it has no data, for example
+        reason = f"{error}"
+    except Exception as error:
         traceback.print_exc()
-        print(f"cannot answer: {_reason(error)}", file=sys.stderr)
-        return refuse(question, _reason(error))
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, SystemExit) and isinstance(error.code, int):
-        return f"it ended with exit code {error.code}: its log says why"
-    if isinstance(error, KeyError):
-        is_the_nodes = error.args[0] in ("partition-id", "num-partitions")
-        return f"it has no {error} in its --node-config" if is_the_nodes else f"KeyError: {error}"
-    return f"{error}"
+        reason = f"{type(error).__name__}: {error}"
+    print(f"cannot answer: {reason}", file=sys.stderr)
+    return respond(question, lambda task, _: failure(task, reason))
 
 
 def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> ClientWrapper:
-    """Return the client of the partition that this node has, wrapped as for server.py."""
+    """The client of the partition that this node has, wrapped as for server.py."""
+    for name in ("partition-id", "num-partitions"):
+        if name not in node:
+            raise Failure(f"it has no '{name}' in its --node-config")
     cid, num_clients = int(node["partition-id"]), int(node["num-partitions"])
     data_dir = Path(node.get("data-dir", "data"))
     partition = Partition(told["dataset"], cid, num_clients, data_dir, told.get("alpha"))
     simulated = told.get("simulated", False)  # such clients share a machine: they have a core each, and no meter
     threads = Threads(1 if simulated else None)
-    client = script_client(told["script"]).having(ClientSettings(partition, threads))
+    client = _client(told["script"], ClientSettings(partition, threads))
     identity = identify(client, partition, f"{node_id}", keeps_model=False)
     return ClientWrapper(client, identity, None, None if simulated else Meter(), threads)
 
 
-class ScriptClient:
-    """The client of a script: made for a first partition, and given the images of others."""
-
-    def __init__(self, script: str) -> None:
-        self.script = import_module(script)
-        self.client: Any = None
-        self.partition: Partition | None = None
-
-    def having(self, settings: ClientSettings) -> Any:
-        """Return the client with the images of `settings.partition`."""
-        if self.client is None:
-            self.client = self.script.make_client(settings)
-        elif settings.partition != self.partition:
-            self.client.train_set, self.client.validation_set = load_partition(settings.partition)
-        self.partition = settings.partition
-        return self.client
-
-
-script_client = lru_cache(maxsize=1)(ScriptClient)  # one in a process, which in a simulation answers for many nodes
+def _client(script: str, settings: ClientSettings) -> Any:
+    """The client of a script with the images of `settings.partition`; made once, it is given those of others."""
+    if script not in clients:
+        clients[script] = import_module(script).make_client(settings)
+    else:
+        clients[script].train_set, clients[script].validation_set = load_partition(settings.partition)
+    return clients[script]

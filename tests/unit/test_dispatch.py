@@ -25,7 +25,7 @@ FIT = "the instruction of a fit"
 @pytest.fixture
 def clients(monkeypatch) -> DeviceClientManager:
     monkeypatch.setattr(dispatching, "PAUSE", 0.01)
-    return DeviceClientManager(token=None, member=None)
+    return DeviceClientManager()
 
 
 @pytest.fixture
@@ -122,15 +122,6 @@ def test_a_client_that_comes_back_is_asked_again_until_the_same_moment(clients):
     for client in (new, old):
         assert client.calls == [("fit", FIT, pytest.approx(NEVER + LATER, abs=5), 3)]
     assert new.calls[0][2] < old.calls[0][2]  # seconds: for both, the time is over at the same moment
-
-
-def test_a_client_that_is_back_when_patience_ends_is_asked_again(clients):
-    """Patience ends while the answers of others keep the server from looking for it."""
-    new, lost = learner(0, "new"), threading.Event()
-    old = learner(0, "old", fit=lambda ins: (lost.set(), 1 / 0))
-    other = learner(1, fit=lambda ins: (lost.wait(NEVER), arrive(clients, new), fit_result(MODEL))[2])
-    arrive(clients, old, other)
-    assert fit(clients, [old, other], patience=0)[0] == [("new", ""), ("connection of 1", "")]
 
 
 @pytest.mark.parametrize("late", ["nothing", "result", "error"])
