@@ -67,7 +67,7 @@ def test_a_gpu_that_is_not_there(simulate, monkeypatch):
     ("flags", "exit_code", "sentence"),
     [
         (("--gpu_share", 2), 2, "argument --gpu_share: must be a number above 0, at most 1, not '2'"),
-        (("--num_clients", 5000), 1, "4500 images are too few for 5000 partitions"),
+        (("--num_clients", 5000), 1, "4500 images among 5000 clients: each needs 2"),
     ],
 )
 def test_what_cannot_be_simulated_is_told_before_anything_starts(simulate, flags, exit_code, sentence):

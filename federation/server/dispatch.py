@@ -38,16 +38,10 @@ class Dispatch:
     """
 
     def __init__(
-        self,
-        clients: DeviceClientManager,
-        task: str,
-        server_round: int,
-        timeout: float,
-        outbound: Outbound | None = None,
+        self, clients: DeviceClientManager, task: str, timeout: float, outbound: Outbound | None = None
     ) -> None:
         self.clients = clients
         self.task = task
-        self.server_round = server_round
         self.give_up_at = time.monotonic() + timeout
         self.outbound = outbound
         self.traffic: list[tuple[ClientProxy, int, int]] = []
@@ -98,7 +92,7 @@ class Dispatch:
                 self.traffic.append((client, size(form), 0))
                 # Always with a timeout: without, Flower applies that of the previous call.
                 seconds = self.give_up_at + LATER - time.monotonic()
-                result = getattr(client, self.task)(form, seconds, group_id=self.server_round)
+                result = getattr(client, self.task)(form, seconds, group_id=None)
                 self.traffic.append((client, 0, size(result)))
                 if not lacks_the_model(result):
                     break

@@ -71,12 +71,10 @@ class DeviceServer(Server):
 
     def run(self) -> None:
         """Run the missing rounds; raises Failure if it cannot go on, OSError if the model cannot be written."""
-        num_rounds = self.settings.num_rounds
         self.run_file.save()
-        first_round = self.checkpoint.round + 1
         if self.settings.resumed is not None:
             print(f"going on after round {self.checkpoint.round}")
-        for server_round in range(first_round, num_rounds + 1):
+        for server_round in range(self.checkpoint.round + 1, self.settings.num_rounds + 1):
             self._wait_for_clients(server_round)
             if not self.checkpoint.model:
                 self.checkpoint = replace(self.checkpoint, model=self._initial_model())
@@ -93,7 +91,7 @@ class DeviceServer(Server):
         """Tell the clients that the run is over. Flower calls this after `fit`."""
         self.clients.quiet = True  # it is no news that they leave
         goodbyes: Instructions = [(client, ReconnectIns(seconds=None)) for client in self.clients.all().values()]
-        Dispatch(self.clients, "reconnect", 0, GOODBYE_TIMEOUT).run(goodbyes, patience=0)
+        Dispatch(self.clients, "reconnect", GOODBYE_TIMEOUT).run(goodbyes, patience=0)
 
     def _wait_for_clients(self, server_round: int) -> None:
         wanted, timeout = self.settings.min_num_clients, self.settings.wait_timeout
@@ -111,7 +109,7 @@ class DeviceServer(Server):
             return decode(parameters)
         ins = GetParametersIns({"seed": derive(self.settings.seed, "initial model")})
         for client in sorted(self.clients.all().values(), key=key_of):
-            answers = Dispatch(self.clients, "get_parameters", 0, INITIAL_MODEL_TIMEOUT).run([(client, ins)])
+            answers = Dispatch(self.clients, "get_parameters", INITIAL_MODEL_TIMEOUT).run([(client, ins)])
             models, _ = _sort_out("initial model", answers, lambda result: decode(result.parameters))
             if models:
                 return models[0][1]
@@ -160,7 +158,7 @@ class DeviceServer(Server):
     def _ask(
         self, task: str, server_round: int, instructions: Any, accept: Callable[[Any], Any]
     ) -> tuple[Results, Failures]:
-        dispatch = Dispatch(self.clients, task, server_round, self.settings.round_timeout, self.outbound)
+        dispatch = Dispatch(self.clients, task, self.settings.round_timeout, self.outbound)
         answers = dispatch.run(instructions)
         self.outbound.is_new = False
         self.report.add_traffic(dispatch.traffic)

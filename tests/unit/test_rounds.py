@@ -13,18 +13,17 @@ from federation.results.report import Report
 from federation.results.run_file import read as read_run
 from federation.results.tables import read_table
 from federation.server.fit_config import FitBound, derive
-from federation.server.flags import RunSettings
 from federation.server.rounds import STOP_SIGNALS, DeviceServer
 from federation.server.strategy import DeviceFedAvg, weighted_average
 from federation.wire.handshake import key_of
 
 import numpy as np
 import pytest
-from fakes import MODEL, OK, FakeClient, arrive, encoded, evaluation, fit_result, identity, learner
+from fakes import MODEL, OK, FakeClient, arrive, encoded, evaluation, fit_result, identity, learner, run_settings
 from flwr.common import Code, FitRes, GetParametersRes, Status, parameters_to_ndarrays
 from flwr.server.strategy import FedMedian
 
-SEED = 7
+SEED = 7  # of run_settings
 NO = Status(Code.FIT_NOT_IMPLEMENTED, "RuntimeError: the disk is on\nfire")
 
 
@@ -53,12 +52,8 @@ def make_server(tmp_path):
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def make_server(*clients, strategy=None, resumed=None, **changes):
-        given = {
-            "num_rounds": 1, "min_num_clients": len(clients), "round_timeout": 10.0, "wait_timeout": 10.0,
-            "results_dir": tmp_path, "resumed": resumed, "seed": SEED, "fit_bound": FitBound(),
-            "half_precision": False, "flags": {},
-        }  # fmt: skip
-        server = DeviceServer(strategy or Watched(), RunSettings(**{**given, **changes}))
+        changes = {"min_num_clients": len(clients), "resumed": resumed, **changes}
+        server = DeviceServer(strategy or Watched(), run_settings(tmp_path, **changes))
         arrive(server.clients, *clients)
         return server
 
