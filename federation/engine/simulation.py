@@ -35,12 +35,12 @@ def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, gpu_share: f
     try:
         _start_ray(gpu_share)
         run_simulation(server_app, client_app, NUM_NODES, backend_config=backend)
-    except (KeyboardInterrupt, SystemExit):  # Ray makes one of SIGTERM
+    except (KeyboardInterrupt, SystemExit):  # Ray raises the latter at SIGTERM; its processes have ended by now
         exit_code = 130
         print("flower_app.py: stopped", file=sys.stderr)
     except (Failure, OSError, RuntimeError) as error:
         print(f"flower_app.py: {error}", file=sys.stderr)
-    ray.shutdown()
+        ray.shutdown()
     os._exit(exit_code)  # not by sys.exit: threads still wait for clients
 
 
