@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 from federation.data.partitions import Examples, load_test_split, test_class_names
-from federation.flags import ArgumentParser, dataset_name, fraction, run_main, whole_number
+from federation.flags import ArgumentParser, Failure, dataset_name, fraction, run_main, whole_number
 from federation.server.flags import parse_server
-from federation.server.rounds import CannotGoOn
 from federation.server.serve import serve
 from federation.server.strategy import DeviceFedAvg, weighted_average
 
@@ -113,7 +112,7 @@ def central_evaluation(framework: str | None, dataset: str, data_dir: Path) -> C
             client.set_parameters(model, parameters)
         except (ValueError, RuntimeError):
             reason = f"--evaluate_with {framework}: the clients do not train its model for {dataset}"
-            raise CannotGoOn(reason) from None
+            raise Failure(reason) from None
         results = [client.test(model, examples) for examples in classes]  # loss and accuracy of each class
         loss, accuracy = np.average(results, axis=0, weights=sizes).tolist()
         rows = [

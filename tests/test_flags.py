@@ -26,5 +26,5 @@ def test_a_results_folder_that_cannot_be_made(start, address, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     process = start("server.py", "--server_address", address, "--results_dir", tmp_path / "file" / "results")
     assert process.exit_code() == 1
-    assert "server.py: cannot write results" in process.output
+    assert "cannot write results" in process.output
     assert process.output.count("\n") == 1

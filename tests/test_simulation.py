@@ -55,19 +55,12 @@ def test_ctrl_c_leaves_no_process_and_the_run_goes_on_later(simulate, results):
     assert "going on after round 1" in resumed.output and "2 of 2 rounds done" in resumed.output
 
 
-def test_where_ray_cannot_start(simulate, tmp_path, monkeypatch):
-    folder = tmp_path / ("x" * 100)  # the names of Ray's sockets may have 107 bytes
-    folder.mkdir()
-    for flags, variables, sentence in (
-        (("--gpu_share", 0.5), {"CUDA_VISIBLE_DEVICES": ""}, "--gpu_share 0.5 needs a GPU, and Ray finds none"),
-        ((), {"TMPDIR": f"{folder}"}, "flower_app.py: cannot start Ray: "),
-    ):
-        with monkeypatch.context() as patch:
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            simulation = simulate(*flags)
-        assert simulation.exit_code() == 1
-        assert sentence in simulation.output and "Traceback" not in simulation.output
+def test_a_gpu_that_is_not_there(simulate, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    simulation = simulate("--gpu_share", 0.5)
+    assert simulation.exit_code() == 1
+    assert "--gpu_share 0.5 needs a GPU, and Ray finds none" in simulation.output
+    assert "Traceback" not in simulation.output
 
 
 @pytest.mark.parametrize(

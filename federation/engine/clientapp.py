@@ -16,13 +16,14 @@ from federation.client.threads import Threads
 from federation.client.wrapper import ClientWrapper
 from federation.data.partitions import Partitioning, load_partition
 from federation.engine.nodes import pack, unpack
+from federation.flags import Failure
 from federation.wire.messages import failure, respond
 
 from flwr.app import Context, Message
 
 
 def answer_message(message: Message, context: Context) -> Message:
-    """Return the reply to a message of `Nodes`, an answer to each question; the reason, where there is none.
+    """The reply to a message of `Nodes`, an answer to each question; the reason, where there is none.
 
     The node's configuration says which partition it has, `partition-id`, unless the message does, for each question:
     `partition-ids`. Besides, `num-partitions`, and optionally `data-dir`.
@@ -38,24 +39,20 @@ def answer_message(message: Message, context: Context) -> Message:
 def _answer(question: bytes, told: Mapping[str, Any], node: Mapping[str, Any], context: Context) -> bytes:
     try:
         return respond(question, _wrapper(told, node, context.node_id).answer)
-    except (Exception, SystemExit) as error:  # it has no data, for example
+    except Failure as error:  # it has no data, for example
+        reason = f"{error}"
+    except Exception as error:
         traceback.print_exc()
-        reason = _reason(error)
-        print(f"cannot answer: {reason}", file=sys.stderr)
-        return respond(question, lambda task, _: failure(task, reason))
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, SystemExit) and isinstance(error.code, int):
-        return f"it ended with exit code {error.code}: its log says why"
-    if isinstance(error, KeyError):
-        is_the_nodes = error.args[0] in ("partition-id", "num-partitions")
-        return f"it has no {error} in its --node-config" if is_the_nodes else f"KeyError: {error}"
-    return f"{error}"
+        reason = f"{type(error).__name__}: {error}"
+    print(f"cannot answer: {reason}", file=sys.stderr)
+    return respond(question, lambda task, _: failure(task, reason))
 
 
 def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> ClientWrapper:
-    """Return the client of the partition that this node has, wrapped as for server.py."""
+    """The client of the partition that this node has, wrapped as for server.py."""
+    for name in ("partition-id", "num-partitions"):
+        if name not in node:
+            raise Failure(f"it has no '{name}' in its --node-config")
     cid, num_clients = int(node["partition-id"]), int(node["num-partitions"])
     data_dir = Path(node.get("data-dir", "data"))
     partitioning = Partitioning(told["dataset"], data_dir, num_clients, told.get("alpha"))

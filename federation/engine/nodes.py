@@ -5,6 +5,7 @@ Questions and answers are those that clients exchange with server.py; here, Flow
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 from federation.wire.handshake import printable
 from federation.wire.messages import read_answer, write_question
 
-from flwr.app import DEFAULT_TTL, Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common import Code, DisconnectRes
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
@@ -24,19 +25,19 @@ from flwr.serverapp import Grid
 MESSAGE_TYPES = {"get_properties": "query", "get_parameters": "query", "fit": "train", "evaluate": "evaluate"}
 MESSAGE_TIMEOUT = 300  # seconds, without training; for each one, a SuperNode starts a process: a minute on small boards
 LOOK_EVERY = 2  # seconds between two looks at who is there
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks for answers
+PAUSE = 0.05  # seconds between two looks for answers
 AT_ONCE = 8  # questions in a message to a shared node, as long as there are enough for all nodes
-GREET_AGAIN, MOST_PATIENCE = 20, 600  # seconds until a node that was not admitted is greeted again; ever longer
+GREET_AGAIN = 60  # seconds until a node that was not admitted is greeted again
 
 
 def pack(*parts: bytes) -> RecordDict:
-    """Return records that hold these questions or answers; as arrays, because Flower sends large ones in pieces."""
+    """Records that hold these questions or answers; as arrays, because Flower sends large ones in pieces."""
     arrays = {f"{place}": Array("uint8", (len(part),), "bytes", part) for place, part in enumerate(parts)}
     return RecordDict({"bytes": ArrayRecord(arrays)})
 
 
 def unpack(message: Message) -> list[bytes]:
-    """Return what `pack` has packed into a message; raises KeyError if there is nothing."""
+    """What `pack` has packed into a message; raises KeyError if there is nothing."""
     return [array.data for array in message.content.array_records["bytes"].values()]
 
 
@@ -48,22 +49,10 @@ class Question:
     task: str
     instruction: Any
     give_up_at: float  # by time.monotonic()
-    group_id: str
     answer: Future[Any] = field(default_factory=Future)
 
-    @property
-    def seconds_left(self) -> float:
-        """How long somebody will wait for the answer."""
-        return self.give_up_at - time.monotonic()
-
-    def write(self) -> bytes:
-        """Return the question as bytes; raises TimeoutError if nobody waits any more, or whatever cannot be written."""
-        if self.seconds_left <= 0:  # others were under way for too long
-            raise TimeoutError("there was no time left to ask")
-        return write_question(self.task, self.instruction).SerializeToString()
-
     def read_answer(self, reply: Message, place: int) -> Any:
-        """Return the result at a place in a reply; raises ConnectionError if the node has no client to answer."""
+        """Result at a place in a reply; raises ConnectionError if the node has no client to answer."""
         if reply.has_error():
             raise ConnectionError(reply.error.reason)
         result = read_answer(self.task, unpack(reply)[place])
@@ -86,30 +75,29 @@ class NodeProxy(ClientProxy):
         super().__init__(f"{client_id}")
         self.client_id = client_id
         self.outbox = outbox
-        self.greet_at, self.patience = 0.0, GREET_AGAIN / 2
+        self.greet_at = 0.0
 
     def get_properties(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
         try:
-            return self._ask("get_properties", ins, MESSAGE_TIMEOUT, group_id)
+            return self._ask("get_properties", ins, MESSAGE_TIMEOUT)
         finally:
-            self.greet_at = time.monotonic() + self.patience
+            self.greet_at = time.monotonic() + GREET_AGAIN
 
     def get_parameters(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
-        return self._ask("get_parameters", ins, timeout, group_id)
+        return self._ask("get_parameters", ins, timeout)
 
     def fit(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
-        return self._ask("fit", ins, timeout, group_id)
+        return self._ask("fit", ins, timeout)
 
     def evaluate(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]  # noqa: D102
-        return self._ask("evaluate", ins, timeout, group_id)
+        return self._ask("evaluate", ins, timeout)
 
     def reconnect(self, ins, timeout, group_id):  # type: ignore[no-untyped-def]
         """Do nothing: an engine's nodes wait for the next run."""
         return DisconnectRes("")
 
-    def _ask(self, task: str, instruction: Any, timeout: float | None, group_id: int | None) -> Any:
-        give_up_at = time.monotonic() + (DEFAULT_TTL if timeout is None else timeout)
-        question = Question(self.client_id, task, instruction, give_up_at, f"{group_id or 0}")
+    def _ask(self, task: str, instruction: Any, timeout: float) -> Any:
+        question = Question(self.client_id, task, instruction, time.monotonic() + timeout)
         self.outbox.append(question)
         return question.answer.result()
 
@@ -139,14 +127,14 @@ class Nodes:
         self.is_over.set()
 
     def _carry(self, clients: ClientManager) -> None:
-        pause, trouble = SHORTEST_PAUSE, ""
-        while not self.is_over.wait(pause):
+        trouble = ""
+        while not self.is_over.wait(PAUSE):
             try:
                 self._look(clients)
-                moved = self._push() | self._pull()
-                pause, trouble = SHORTEST_PAUSE if moved else min(1.5 * pause, LONGEST_PAUSE), ""
+                self._push()
+                self._pull()
+                trouble = ""
             except Exception as error:  # whatever the engine's connection raises; it may come back
-                pause = LONGEST_PAUSE
                 if f"{error}" != trouble:
                     trouble = f"{error}"
                     print(f"the engine does not answer ({type(error).__name__}: {error}): trying again")
@@ -156,8 +144,8 @@ class Nodes:
         now = time.monotonic()
         if now < self.look_at:
             return
-        self.look_at = now + LOOK_EVERY
         online = self._online()
+        self.look_at = now + LOOK_EVERY
         for client_id in self.proxies.keys() - online:
             clients.unregister(self.proxies.pop(client_id))
             for message_id in [name for name, sent in self.under_way.items() if sent.node_id == client_id]:
@@ -165,64 +153,46 @@ class Nodes:
         for client_id in sorted(online):
             proxy = self.proxies.setdefault(client_id, NodeProxy(client_id, self.outbox))
             if not proxy.properties and now >= proxy.greet_at:
-                proxy.greet_at, proxy.patience = now + MESSAGE_TIMEOUT, min(2 * proxy.patience, MOST_PATIENCE)
+                proxy.greet_at = math.inf  # until this greeting has ended
                 clients.register(proxy)
 
     def _online(self) -> set[int]:
-        """Return the clients that are there."""
+        """The clients that are there."""
         return {*self.grid.get_node_ids()}
 
     def _next_node(self) -> tuple[int, int] | None:
-        """Return which node to send to next, and how many questions at the most; None: not yet."""
+        """The node to send to next, and how many questions at the most; None: not yet."""
         return self.outbox[0].client_id, 1
 
     def _told(self, questions: Sequence[Question]) -> Mapping[str, Any]:
-        """Return what to tell with these questions."""
+        """What to tell with these questions."""
         return self.told
 
-    def _push(self) -> bool:
-        """Send what waits; return whether anything did."""
-        has_sent = False
+    def _push(self) -> None:
+        """Send what waits, questions of one task in a message."""
         while self.outbox and (node := self._next_node()):
-            has_sent = True
-            self._send(node[0], self._take(node[1]))
-        return has_sent
-
-    def _take(self, most: int) -> list[Question]:
-        """Take questions of one task from the outbox."""
-        taken = [self.outbox.popleft()]
-        while self.outbox and len(taken) < most and self.outbox[0].task == taken[0].task:
-            taken.append(self.outbox.popleft())
-        return taken
-
-    def _send(self, node_id: int, taken: list[Question]) -> None:
-        questions: list[Question] = []
-        written: list[bytes] = []
-        for question in taken:
+            node_id, most = node
+            questions = [self.outbox.popleft()]
+            while self.outbox and len(questions) < most and self.outbox[0].task == questions[0].task:
+                questions.append(self.outbox.popleft())
             try:
-                written.append(question.write())
-                questions.append(question)
-            except Exception as error:  # its time is over, or a strategy of one's own says what cannot be sent
-                question.answer.set_exception(error)
-        if not questions:
-            return
-        records = RecordDict({**pack(*written), "told": ConfigRecord({**self._told(questions)})})
-        kind, seconds = MESSAGE_TYPES[questions[0].task], min(question.seconds_left for question in questions)
-        try:
-            message = Message(records, node_id, kind, ttl=seconds, group_id=questions[0].group_id)
-            ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
-        except Exception as error:  # whoever waits for the answers has to know
-            _fail(questions, error)
-            raise
-        if ids:
-            self.under_way[ids[0]] = UnderWay(node_id, questions)
-        else:
-            _fail(questions, ConnectionError("the engine does not take messages to this node"))
+                self._send(node_id, questions)
+            except Exception as error:  # no time is left, a strategy says what cannot be sent, the engine is away
+                _fail(questions, error)
 
-    def _pull(self) -> bool:
-        """Take what has arrived; return whether anything has."""
-        replies = [*self.grid.pull_messages([*self.under_way])] if self.under_way else []
-        for reply in replies:
+    def _send(self, node_id: int, questions: list[Question]) -> None:
+        written = [write_question(each.task, each.instruction).SerializeToString() for each in questions]
+        records = RecordDict({**pack(*written), "told": ConfigRecord({**self._told(questions)})})
+        seconds = min(question.give_up_at for question in questions) - time.monotonic()
+        message = Message(records, node_id, MESSAGE_TYPES[questions[0].task], ttl=seconds)
+        (message_id,) = self.grid.push_messages([message])
+        if not message_id:
+            raise ConnectionError("the engine does not take messages to this node")
+        self.under_way[message_id] = UnderWay(node_id, questions)
+
+    def _pull(self) -> None:
+        """Take what has arrived."""
+        for reply in self.grid.pull_messages([*self.under_way]) if self.under_way else ():
             sent = self.under_way.pop(reply.metadata.reply_to_message_id, None)
             for place, question in enumerate(sent.questions if sent else ()):  # not sent: a strange node wrote that
                 try:
@@ -231,7 +201,6 @@ class Nodes:
                     question.answer.set_exception(error)
                     if question.task == "get_properties":
                         self._tell_misfit(question.client_id, printable(f"{error}"))
-        return bool(replies)
 
     def _tell_misfit(self, node_id: int, reason: str) -> None:
         if reason not in self.misfits:  # it is greeted again and again, and others may have the same trouble

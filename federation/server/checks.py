@@ -5,27 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from federation.wire.handshake import as_number
-from federation.wire.models import decode, decode_result
+from federation.wire.models import decode_result
 
-from flwr.common import EvaluateRes, FitRes, GetParametersRes, NDArrays
+from flwr.common import EvaluateRes, FitRes, NDArrays
 
 MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger number would take over the average
 
 
-def accept_initial_model(result: GetParametersRes) -> GetParametersRes:
-    """Return the result, if it holds a model."""
-    decode(result.parameters)
-    return result
-
-
 def accept_fit(result: FitRes, model: NDArrays) -> FitRes:
-    """Return the result of a training as it can be averaged with others: whole, in the types of the global `model`."""
+    """Result of a training as it can be averaged with others: whole, in the types of the global `model`."""
     _check_number(result.num_examples)
     return replace(result, parameters=decode_result(result.parameters, model))
 
 
 def accept_evaluation(result: EvaluateRes) -> EvaluateRes:
-    """Return the result, if it can be averaged with others."""
+    """Result of an evaluation, if it can be averaged with others."""
     if as_number(result.loss) is None:
         raise ValueError(f"its loss is {result.loss}")
     _check_number(result.num_examples)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
 from dataclasses import asdict
 
 from federation.results.activities import Activities
 from federation.wire import handshake
-from federation.wire.handshake import Identity, Refused, connection_of, key_of, name_of
+from federation.wire.handshake import Identity, Refused, connection_of, identity_of, key_of, name_of
 
 from flwr.common import GetPropertiesIns
 from flwr.server.client_manager import ClientManager
@@ -17,7 +16,6 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
 
 GREETING_TIMEOUT = 30  # seconds
-MOST_REFUSALS = 100  # that are remembered
 
 
 class DeviceClientManager(ClientManager):
@@ -25,23 +23,22 @@ class DeviceClientManager(ClientManager):
 
     A client is available if it is admitted and not at work for the server. Its identity is in its `properties`.
     `member` is the client that newcomers must fit: the first one, as long as any is there, and for good once
-    `is_fixed` is set, because there is a model. Once `run_is_over`, it is no news that clients leave.
+    `is_fixed` is set, because there is a model.
     """
 
-    def __init__(self, token: bytes | None, member: Identity | None, quiet: bool = False) -> None:
+    def __init__(self, token: bytes | None = None, member: Identity | None = None, quiet: bool = False) -> None:
         self.token = token
         self.member = member
-        self.quiet = quiet  # about who joins: there are hundreds
+        self.quiet = quiet  # about who joins and who leaves
         self.is_fixed = member is not None
-        self.run_is_over = False
         self.activities = Activities()
         self.random = random.Random()  # what `sample` draws from
         self._newcomers: set[str] = set()  # connections
         self._admitted: dict[str, ClientProxy] = {}  # by connection
-        self._identities: dict[str, Identity] = {}  # of those admitted, by connection
+        self._by_cid: dict[int, ClientProxy] = {}  # those admitted, by --cid; plain Flower clients have none
         self._at_work: set[str] = set()  # connections
         self._changed = threading.Condition()
-        self._refusals: deque[str] = deque(maxlen=MOST_REFUSALS)  # the last lines
+        self._refusals: set[str] = set()  # lines that were printed
 
     def register(self, client: ClientProxy) -> bool:
         """Let a newcomer in as far as the door. Flower can only talk to it after this has returned."""
@@ -56,11 +53,15 @@ class DeviceClientManager(ClientManager):
         with self._changed:
             self._newcomers.discard(connection_of(client))
             was_admitted = self._admitted.pop(connection_of(client), None) is not None
-            self._identities.pop(connection_of(client), None)
             if was_admitted:
                 self.activities.note(client, "lost")
+                identity = identity_of(client)
+                if identity is not None:
+                    del self._by_cid[identity.cid]
+                if not self._by_cid and not self.is_fixed:
+                    self.member = None
             number = len(self._admitted)
-        if was_admitted and not self.run_is_over:  # told without the lock: a terminal may keep whoever prints waiting
+        if was_admitted and not self.quiet:  # told without the lock: a terminal may keep whoever prints waiting
             print(f"{name_of(client)} has left, {number} now")
 
     def all(self) -> dict[str, ClientProxy]:
@@ -102,9 +103,7 @@ class DeviceClientManager(ClientManager):
     def by_cid(self) -> dict[int, ClientProxy]:
         """Return the available clients by their --cid, which survives connections and restarts."""
         with self._changed:
-            return {
-                self._identities[name].cid: client for name, client in self.all().items() if name in self._identities
-            }
+            return {cid: client for cid, client in self._by_cid.items() if connection_of(client) not in self._at_work}
 
     def _greet(self, client: ClientProxy) -> None:
         """Ask a newcomer who it is, and admit it or send it away."""
@@ -119,10 +118,8 @@ class DeviceClientManager(ClientManager):
             self._admit(client, identity)
         except Refused as refused:
             line = f"{identity or 'a plain Flower client'} is refused: {refused}"
-            with self._changed:
-                is_news = line not in self._refusals
-                self._refusals.append(line)
-            if is_news:  # once, although a client may try again and again
+            if line not in self._refusals:  # once, although a client may try again and again
+                self._refusals.add(line)
                 print(line)
             handshake.send_away(client, identity, refused, GREETING_TIMEOUT)
 
@@ -133,7 +130,12 @@ class DeviceClientManager(ClientManager):
                 return
             if identity is not None:
                 self._check(identity)
-                self._take_in(client, identity)
+                old = self._by_cid.get(identity.cid)
+                if old is not None:  # the client comes back, and nobody has noticed the end of its connection
+                    del self._admitted[connection_of(old)]
+                self._by_cid[identity.cid] = client
+                self.member = self.member or identity
+                client.properties = asdict(identity)  # where strategies may look
             self._newcomers.discard(connection_of(client))
             self._admitted[connection_of(client)] = client
             self.activities.note(client, "")
@@ -144,19 +146,10 @@ class DeviceClientManager(ClientManager):
 
     def _check(self, newcomer: Identity) -> None:
         """Raise Refused if a newcomer does not fit the others."""
-        if self.member is not None and (self.is_fixed or self._identities):
-            reason = handshake.mismatch(newcomer, self.member)
-            if reason is not None:
-                raise Refused(reason)
-        for other in self._identities.values():
-            if other.cid == newcomer.cid and other.instance != newcomer.instance:
-                raise Refused(f"its --cid is taken by {other}", again=True)
-
-    def _take_in(self, client: ClientProxy, identity: Identity) -> None:
-        """Keep who a newcomer is; forget its old connection if it comes back, of which nobody has noticed the end."""
-        for name in [name for name, other in self._identities.items() if other.cid == identity.cid]:
-            del self._admitted[name], self._identities[name]
-        if self.member is None or not (self.is_fixed or self._identities):
-            self.member = identity
-        self._identities[connection_of(client)] = identity
-        client.properties = asdict(identity)  # where strategies may look
+        reason = None if self.member is None else handshake.mismatch(newcomer, self.member)
+        if reason is not None:
+            raise Refused(reason)
+        namesake = self._by_cid.get(newcomer.cid)
+        other = None if namesake is None else identity_of(namesake)
+        if other is not None and other.instance != newcomer.instance:
+            raise Refused(f"its --cid is taken by {other}", again=True)

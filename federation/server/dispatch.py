@@ -38,16 +38,10 @@ class Dispatch:
     """
 
     def __init__(
-        self,
-        clients: DeviceClientManager,
-        task: str,
-        server_round: int,
-        timeout: float,
-        outbound: Outbound | None = None,
+        self, clients: DeviceClientManager, task: str, timeout: float, outbound: Outbound | None = None
     ) -> None:
         self.clients = clients
         self.task = task
-        self.server_round = server_round
         self.give_up_at = time.monotonic() + timeout
         self.outbound = outbound
         self.traffic: list[tuple[ClientProxy, int, int]] = []
@@ -67,11 +61,9 @@ class Dispatch:
         """
         for client, instruction in instructions:
             self._send(client, instruction)
-        while (self.at_work or self.lost) and time.monotonic() < self.give_up_at:
-            if not self.at_work and time.monotonic() > self.lost_at + patience:
-                self._send_again()  # a last look
-                if not self.at_work:
-                    break
+        while time.monotonic() < self.give_up_at:
+            if not self.at_work and (not self.lost or time.monotonic() > self.lost_at + patience):
+                break
             try:
                 self._take(self.arrivals.get(timeout=PAUSE))
             except queue.Empty:
@@ -88,19 +80,19 @@ class Dispatch:
         else:
             self.answers.append(answer)
 
-    def _send(self, client: ClientProxy, instruction: Any, is_again: bool = False) -> None:
+    def _send(self, client: ClientProxy, instruction: Any) -> None:
         self.instructions[client] = instruction
         self.at_work.add(client)
         self.clients.start_work(client, self.task)
-        threading.Thread(target=self._wait_for_answer, args=(client, instruction, is_again), daemon=True).start()
+        threading.Thread(target=self._wait_for_answer, args=(client, instruction), daemon=True).start()
 
-    def _wait_for_answer(self, client: ClientProxy, instruction: Any, is_again: bool) -> None:
+    def _wait_for_answer(self, client: ClientProxy, instruction: Any) -> None:
         try:
-            for form in self._forms(client, instruction, is_again):
+            for form in self._forms(client, instruction):
                 self.traffic.append((client, size(form), 0))
                 # Always with a timeout: without, Flower applies that of the previous call.
                 seconds = self.give_up_at + LATER - time.monotonic()
-                result = getattr(client, self.task)(form, seconds, group_id=self.server_round)
+                result = getattr(client, self.task)(form, seconds, group_id=None)
                 self.traffic.append((client, 0, size(result)))
                 if not lacks_the_model(result):
                     break
@@ -112,12 +104,12 @@ class Dispatch:
             self.clients.end_work(client)
             self.arrivals.put(Answer(client, result))
 
-    def _forms(self, client: ClientProxy, instruction: Any, is_again: bool) -> list[Any]:
-        """Return the instruction in the forms to send, the next one each time that the client lacks the model."""
+    def _forms(self, client: ClientProxy, instruction: Any) -> list[Any]:
+        """The instruction in the forms to send, the next one each time that the client lacks the model."""
         identity = identity_of(client)
         if self.outbound is None or identity is None:
             return [instruction]
-        forms = self.outbound.forms(instruction.parameters, is_again)
+        forms = self.outbound.forms(instruction.parameters)
         if not identity.keeps_model:
             forms = forms[-1:]
         return [replace(instruction, parameters=parameters) for parameters in forms]
@@ -137,4 +129,4 @@ class Dispatch:
                 self.restarted.add(old.cid)
             self.at_work.discard(client)
             self.lost.pop(client, None)
-            self._send(newer, self.instructions[client], is_again=True)
+            self._send(newer, self.instructions[client])

@@ -13,7 +13,6 @@ from federation.results.flags import add_results_flags, read_results_flags
 from federation.server.fit_config import AUTO, FitBound
 from federation.wire import tls
 from federation.wire.addresses import Address, listen_address
-from federation.wire.handshake import Identity
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,6 @@ class RunSettings:
     fit_bound: FitBound
     half_precision: bool  # models travel as float16
     flags: Mapping[str, Any]  # all of the command line, for run.json
-
-    @property
-    def member(self) -> Identity | None:
-        """The client that newcomers must fit; None: the first one to come."""
-        return None if self.resumed is None else self.resumed.member
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,24 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
 
     Ends the process with exit code 2 and one sentence if a value is wrong.
     """
-    add_flags_of_connections(parser)
+    parser.add_argument(
+        "--server_address",
+        type=listen_address,
+        default="0.0.0.0:8080",
+        help="where to listen, HOST:PORT (default: %(default)s, all addresses of this machine)",
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="only lines, no table of the clients below them (default: a table, if the output is a terminal)",
+    )
+    parser.add_argument(
+        "--certificates",
+        type=content(tls.read_server_certificates),
+        metavar="FOLDER",
+        help="encrypt, with the files of make_certificates.sh in this folder (default: not encrypted)",
+    )
+    add_token_file(parser)
     args, run = parse_run(parser)
     return args, ServerSettings(run, args.server_address, args.plain, args.certificates, args.token)
 
@@ -80,28 +91,6 @@ def parse_run(
         flags={**vars(args), **given},
     )
     return args, settings
-
-
-def add_flags_of_connections(parser: ArgumentParser) -> None:
-    """Add the flags about clients that connect."""
-    parser.add_argument(
-        "--server_address",
-        type=listen_address,
-        default="0.0.0.0:8080",
-        help="where to listen, HOST:PORT (default: %(default)s, all addresses of this machine)",
-    )
-    parser.add_argument(
-        "--plain",
-        action="store_true",
-        help="only lines, no table of the clients below them (default: a table, if the output is a terminal)",
-    )
-    parser.add_argument(
-        "--certificates",
-        type=content(tls.read_server_certificates),
-        metavar="FOLDER",
-        help="encrypt, with the files of make_certificates.sh in this folder (default: not encrypted)",
-    )
-    add_token_file(parser)
 
 
 def add_flags_of_a_run(parser: ArgumentParser) -> None:

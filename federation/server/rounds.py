@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import signal
-import time
 from dataclasses import replace
 from typing import Any, Callable, List, Tuple, Union
 
+from federation.flags import Failure
 from federation.results import checkpoint
 from federation.results.checkpoint import Checkpoint
 from federation.results.report import Report
@@ -17,26 +17,21 @@ from federation.server.client_manager import DeviceClientManager
 from federation.server.dispatch import Answer, Dispatch, Instructions
 from federation.server.fit_config import Orders, derive
 from federation.server.flags import RunSettings
-from federation.wire.handshake import as_number, connection_of, identity_of, key_of, name_of, printable
+from federation.wire.handshake import as_number, identity_of, key_of, name_of, printable
 from federation.wire.models import Outbound, decode, in_models_type
 
-from flwr.common import Code, GetParametersIns, NDArrays, Parameters, ReconnectIns
+from flwr.common import Code, GetParametersIns, NDArrays, ReconnectIns
 from flwr.server import Server
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.history import History
 from flwr.server.strategy import Strategy
 
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
-INITIAL_MODEL_TIMEOUT = 120  # seconds in which a client has to send its model; then another one is asked
+INITIAL_MODEL_TIMEOUT = 300  # seconds in which a client has to send its model; then another one is asked
 GOODBYE_TIMEOUT = 2  # seconds in which the clients have to hear that the run is over
-COME_BACK_TIMEOUT = 45  # seconds in which clients that have lost their server find the next one
 
 Results = List[Tuple[ClientProxy, Any]]  # as Flower's strategies want them; Any is a FitRes or the like
 Failures = List[Union[Tuple[ClientProxy, Any], BaseException]]
-
-
-class CannotGoOn(Exception):
-    """The run cannot go on; the message says why."""
 
 
 class DeviceServer(Server):
@@ -44,25 +39,24 @@ class DeviceServer(Server):
 
     It works with any strategy of Flower, and gives it sound results only, sorted by the clients' --cid. The price is
     that models are decoded and encoded more than once: strategies take and return them as bytes. `checkpoint` is what
-    is on disk, the global model included. A client has `initial_model_timeout` seconds to send its model.
+    is on disk, the global model included. Clients need the `token`, if there is one; if `quiet`, it is not told who
+    joins and leaves.
     """
 
     def __init__(
-        self,
-        strategy: Strategy,
-        settings: RunSettings,
-        report: Report,
-        clients: DeviceClientManager,
-        initial_model_timeout: float = INITIAL_MODEL_TIMEOUT,
+        self, strategy: Strategy, settings: RunSettings, token: bytes | None = None, quiet: bool = False
     ) -> None:
+        """Make the folder of results; raises Failure if that cannot be written."""
         self.checkpoint = settings.resumed or Checkpoint()
         self.outbound = Outbound(self.checkpoint.model, settings.half_precision)
-        self.clients = clients
-        self.initial_model_timeout = initial_model_timeout
-        super().__init__(client_manager=clients, strategy=strategy)
+        self.clients = DeviceClientManager(token, self.checkpoint.member, quiet)
+        super().__init__(client_manager=self.clients, strategy=strategy)
         self.settings = settings
-        self.report = report
-        self.run_file = RunFile(report.folder, settings.seed, settings.flags)
+        try:
+            self.report = Report(settings.results_dir, settings.resumed)
+        except OSError as error:
+            raise Failure(f"cannot write results: {error}") from error
+        self.run_file = RunFile(settings.results_dir, settings.seed, settings.flags)
         self.orders = Orders(settings.seed, settings.fit_bound)
 
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
@@ -76,13 +70,11 @@ class DeviceServer(Server):
         return History(), 0.0
 
     def run(self) -> None:
-        """Run the rounds that are missing; raises CannotGoOn, and OSError if the results cannot be written."""
-        num_rounds = self.settings.num_rounds
+        """Run the missing rounds; raises Failure if it cannot go on, OSError if the model cannot be written."""
         self.run_file.save()
-        first_round = self.checkpoint.round + 1
         if self.settings.resumed is not None:
             print(f"going on after round {self.checkpoint.round}")
-        for server_round in range(first_round, num_rounds + 1):
+        for server_round in range(self.checkpoint.round + 1, self.settings.num_rounds + 1):
             self._wait_for_clients(server_round)
             if not self.checkpoint.model:
                 self.checkpoint = replace(self.checkpoint, model=self._initial_model())
@@ -94,14 +86,12 @@ class DeviceServer(Server):
             num_results, num_failures = self._train(server_round)
             self._evaluate(server_round, num_results, num_failures)
             self.orders.end_round(self.report.durations[-1])
-        if first_round > num_rounds:  # resumed after its last round: only the clients do not know yet
-            self.clients.wait_for(self.settings.min_num_clients, COME_BACK_TIMEOUT)
 
     def disconnect_all_clients(self, timeout: float | None) -> None:
         """Tell the clients that the run is over. Flower calls this after `fit`."""
-        self.clients.run_is_over = True
+        self.clients.quiet = True  # it is no news that they leave
         goodbyes: Instructions = [(client, ReconnectIns(seconds=None)) for client in self.clients.all().values()]
-        Dispatch(self.clients, "reconnect", 0, GOODBYE_TIMEOUT).run(goodbyes, patience=0)
+        Dispatch(self.clients, "reconnect", GOODBYE_TIMEOUT).run(goodbyes, patience=0)
 
     def _wait_for_clients(self, server_round: int) -> None:
         wanted, timeout = self.settings.min_num_clients, self.settings.wait_timeout
@@ -110,31 +100,20 @@ class DeviceServer(Server):
             print(f"round {server_round} waits for {wanted} clients: {missing} missing")
             if not self.clients.wait_for(wanted, timeout):
                 found = f"{self.clients.num_available()} of {wanted} clients"
-                raise CannotGoOn(f"only {found} were there after {timeout:g} s (--wait_timeout)")
+                raise Failure(f"only {found} were there after {timeout:g} s (--wait_timeout)")
 
     def _initial_model(self) -> NDArrays:
-        """Return the strategy's initial model, or else that of the client with the lowest --cid that can give one."""
+        """The strategy's initial model, or else that of the client with the lowest --cid that can give one."""
         parameters = self.strategy.initialize_parameters(self.clients)
-        asked: set[str] = set()  # connections
-        give_up_at = time.monotonic() + self.settings.wait_timeout
-        while parameters is None:
-            candidates = [client for name, client in self.clients.all().items() if name not in asked]
-            if candidates:
-                client = min(candidates, key=key_of)
-                asked.add(connection_of(client))
-                parameters = self._ask_for_initial_model(client)
-            elif time.monotonic() < give_up_at:
-                time.sleep(0.5)
-            else:
-                timeout = f"{self.settings.wait_timeout:g} s (--wait_timeout)"
-                raise CannotGoOn(f"no client gave an initial model for {timeout}")
-        return decode(parameters)
-
-    def _ask_for_initial_model(self, client: ClientProxy) -> Parameters | None:
+        if parameters is not None:
+            return decode(parameters)
         ins = GetParametersIns({"seed": derive(self.settings.seed, "initial model")})
-        answers = Dispatch(self.clients, "get_parameters", 0, self.initial_model_timeout).run([(client, ins)])
-        results, _ = _sort_out("initial model", answers, checks.accept_initial_model)
-        return results[0][1].parameters if results else None
+        for client in sorted(self.clients.all().values(), key=key_of):
+            answers = Dispatch(self.clients, "get_parameters", INITIAL_MODEL_TIMEOUT).run([(client, ins)])
+            models, _ = _sort_out("initial model", answers, lambda result: decode(result.parameters))
+            if models:
+                return models[0][1]
+        raise Failure("no client gave an initial model")
 
     def _train(self, server_round: int) -> tuple[int, int]:
         """Have clients train and keep the new global model; return the numbers of results and failures."""
@@ -179,7 +158,7 @@ class DeviceServer(Server):
     def _ask(
         self, task: str, server_round: int, instructions: Any, accept: Callable[[Any], Any]
     ) -> tuple[Results, Failures]:
-        dispatch = Dispatch(self.clients, task, server_round, self.settings.round_timeout, self.outbound)
+        dispatch = Dispatch(self.clients, task, self.settings.round_timeout, self.outbound)
         answers = dispatch.run(instructions)
         self.outbound.is_new = False
         self.report.add_traffic(dispatch.traffic)

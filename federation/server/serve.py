@@ -9,11 +9,10 @@ import sys
 import traceback
 from typing import NoReturn
 
+from federation.flags import Failure
 from federation.results.live_table import watched
-from federation.results.report import Report
-from federation.server.client_manager import DeviceClientManager
 from federation.server.flags import ServerSettings
-from federation.server.rounds import STOP_SIGNALS, CannotGoOn, DeviceServer
+from federation.server.rounds import STOP_SIGNALS, DeviceServer
 from federation.wire import MAX_MESSAGE_BYTES
 from federation.wire.addresses import reachable_addresses
 from federation.wire.keepalive import watch_connections
@@ -37,19 +36,14 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
     if not.
     """
     run = settings.run
-    try:
-        report = Report(run.results_dir, run.resumed)
-    except OSError as error:
-        sys.exit(f"server.py: cannot write results: {error}")
-    clients = DeviceClientManager(settings.token, run.member)
-    server = DeviceServer(strategy, run, report, clients)
+    server = DeviceServer(strategy, run, settings.token)
     address = settings.server_address
     print(f"clients connect with --server_address={' or '.join(map(str, reachable_addresses(address)))}")
     warn_if_readable(address, settings.certificates is not None, "--certificates")
     watch_connections(address.port)
     _allow_many_connections()
     try:
-        with watched(report, clients.activities, run.num_rounds, run.min_num_clients, settings.plain):
+        with watched(server.report, server.clients.activities, run.num_rounds, run.min_num_clients, settings.plain):
             start_server(
                 server_address=str(address),
                 server=server,
@@ -59,7 +53,7 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
             )
     except KeyboardInterrupt:
         print("server.py: stopped", file=sys.stderr)
-    except (CannotGoOn, OSError, SystemExit) as error:
+    except (Failure, OSError, SystemExit) as error:  # the last: Flower's, for what it cannot start with
         print(f"server.py: {error}", file=sys.stderr)
     except Exception:
         traceback.print_exc()

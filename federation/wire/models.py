@@ -51,11 +51,11 @@ class Outbound:
         self.digest = Parameters([digest(self.shortest)], DIGEST)
         self.is_new = is_new
 
-    def forms(self, parameters: Parameters, is_sent_again: bool) -> list[Parameters]:
-        """Forms in which to send a strategy's `parameters`, the next one each time that the client lacks it."""
+    def forms(self, parameters: Parameters) -> list[Parameters]:
+        """Return in which forms to send a strategy's `parameters`, the next one each time that the client lacks it."""
         if parameters is not self.whole:  # a strategy may have another model for some client
             return [parameters]
-        return [self.shortest] if self.is_new and not is_sent_again else [self.digest, self.shortest]
+        return [self.shortest] if self.is_new else [self.digest, self.shortest]
 
 
 class Inbound:

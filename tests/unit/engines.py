@@ -68,12 +68,11 @@ class SilentNode(Node):
 
 
 class FakeGrid:
-    """What an engine gives to a server. `trouble` and `push_trouble` are raised, unless they are None."""
+    """What an engine gives to a server. `trouble` is raised, unless it is None."""
 
     def __init__(self, nodes: dict[int, Node]) -> None:
         self.nodes = nodes
         self.trouble: Exception | None = None
-        self.push_trouble: Exception | None = None
         self.looks = 0  # how often it was asked who is there
         self.pushed: list[Message] = []
         self.under_way: dict[str, Message] = {}
@@ -82,12 +81,11 @@ class FakeGrid:
 
     def get_node_ids(self) -> Iterable[int]:
         self.looks += 1
-        self._raise(self.trouble)
+        self._raise()
         return list(self.nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str | None]:
-        self._raise(self.trouble)
-        self._raise(self.push_trouble)
+        self._raise()
         return [self._push(message) for message in messages]
 
     def _push(self, message: Message) -> str | None:
@@ -101,11 +99,11 @@ class FakeGrid:
         return name
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        self._raise(self.trouble)
+        self._raise()
         asked = {name: self.nodes.get(self.under_way[name].metadata.dst_node_id) for name in message_ids}
         ready = {name: node for name, node in asked.items() if node is not None and node.may_answer.is_set()}
         return [node.reply(self.under_way.pop(name)) for name, node in ready.items()]
 
-    def _raise(self, trouble: Exception | None) -> None:
-        if trouble is not None:
-            raise trouble
+    def _raise(self) -> None:
+        if self.trouble is not None:
+            raise self.trouble

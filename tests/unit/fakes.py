@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import Any, Callable
 
 from federation.server.client_manager import DeviceClientManager
+from federation.server.fit_config import FitBound
+from federation.server.flags import RunSettings
 from federation.wire.handshake import Identity, answer, connection_of
 
 import numpy as np
@@ -74,6 +76,15 @@ TASKS = {
     ),
     "evaluate": (EvaluateIns(encoded(MODEL), {"server_round": 2}), EvaluateRes(OK, 0.5, 5, {"accuracy": 0.75})),
 }
+
+
+def run_settings(results_dir: Path, **changes: Any) -> RunSettings:
+    """Settings of a new run of one round; `changes` to them."""
+    usual = {
+        "num_rounds": 1, "min_num_clients": 2, "round_timeout": 10.0, "wait_timeout": 10.0, "results_dir": results_dir,
+        "resumed": None, "seed": 7, "fit_bound": FitBound(), "half_precision": False, "flags": {},
+    }  # fmt: skip
+    return RunSettings(**{**usual, **changes})
 
 
 def fit_result(arrays: list[np.ndarray], num_examples: int = 1, **metrics: Any) -> FitRes:

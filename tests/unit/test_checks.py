@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import math
 
-from federation.server.checks import MAX_EXAMPLES, accept_evaluation, accept_fit, accept_initial_model
+from federation.server.checks import MAX_EXAMPLES, accept_evaluation, accept_fit
+from federation.wire.models import decode
 
 import numpy as np
 import pytest
-from fakes import MODEL, OK, encoded, evaluation, fit_result
-from flwr.common import FitRes, GetParametersRes, Parameters, parameters_to_ndarrays
+from fakes import MODEL, encoded, evaluation, fit_result
+from flwr.common import Parameters, parameters_to_ndarrays
 
 
 def pickled(array: np.ndarray) -> bytes:
@@ -53,16 +54,13 @@ def reason(accept, *arguments) -> str:
 @pytest.mark.parametrize("kind", NO_MODELS)
 def test_what_is_no_model(kind):
     parts, expected = NO_MODELS[kind]
-    assert reason(accept_initial_model, GetParametersRes(OK, sent(parts))).startswith(expected)
-    assert reason(accept_fit, FitRes(OK, sent(parts), 1, {}), MODEL[: len(parts)]).startswith(expected)
+    assert reason(decode, sent(parts)).startswith(expected)
 
 
 @pytest.mark.parametrize("kind", MISFITS)
 def test_a_model_that_does_not_fit(kind):
     arrays, expected = MISFITS[kind]
     assert reason(accept_fit, fit_result(arrays), MODEL) == expected
-    first = GetParametersRes(OK, encoded(arrays))
-    assert accept_initial_model(first) is first  # which may have any shape
 
 
 def test_a_fit_in_the_models_type_is_taken_as_it_is():

@@ -15,7 +15,7 @@ from flwr.server.criterion import Criterion
 
 @pytest.fixture
 def clients() -> DeviceClientManager:
-    return DeviceClientManager(token=None, member=None)
+    return DeviceClientManager()
 
 
 def newcomer(cid: int, connection: str = "", **changes) -> FakeClient:
@@ -24,7 +24,7 @@ def newcomer(cid: int, connection: str = "", **changes) -> FakeClient:
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_newcomers_are_admitted(capsys, quiet):
-    clients = DeviceClientManager(None, None, quiet)
+    clients = DeviceClientManager(quiet=quiet)
     first, second = newcomer(3), newcomer(1, device="a board, with\ttricks")
     arrive(clients, first, second)
     assert clients.all() == {"connection of 3": first, "connection of 1": second}
@@ -34,10 +34,7 @@ def test_newcomers_are_admitted(capsys, quiet):
     assert capsys.readouterr().out == ("" if quiet else joined)
     clients.unregister(first)
     assert clients.all() == {"connection of 1": second}
-    assert capsys.readouterr().out == "client 3 on pi3 has left, 1 now\n"
-    clients.run_is_over = True
-    clients.unregister(second)
-    assert clients.all() == {} and capsys.readouterr().out == ""
+    assert capsys.readouterr().out == ("" if quiet else "client 3 on pi3 has left, 1 now\n")
 
 
 def test_plain_flower_clients_are_admitted_and_nobody_has_to_fit_them(clients, capsys):
@@ -58,7 +55,7 @@ def test_who_does_not_fit_is_refused_for_good(clients, capsys):
 
 
 def test_who_has_not_the_token_is_refused(capsys):
-    clients = DeviceClientManager(TOKEN, None)
+    clients = DeviceClientManager(TOKEN)
     stranger, plain = FakeClient("stranger", identity(1, dataset="cifar10")), FakeClient("plain")
     arrive(clients, stranger, plain, FakeClient("friend", identity(0), TOKEN))
     assert list(clients.all()) == ["friend"]
@@ -165,7 +162,7 @@ def test_samples(clients):
 
 def test_who_is_sampled_depends_on_the_seed_and_not_on_who_came_first():
     def sampled(*order: int, seed: int = 7) -> list[str]:
-        clients = DeviceClientManager(token=None, member=None)
+        clients = DeviceClientManager()
         arrive(clients, *[FakeClient("plain"), *[learner(cid) for cid in order]])
         clients.random.seed(seed)
         return [client.cid for client in clients.sample(4)]

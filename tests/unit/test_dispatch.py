@@ -26,7 +26,7 @@ FIT = "the instruction of a fit"
 @pytest.fixture
 def clients(monkeypatch) -> DeviceClientManager:
     monkeypatch.setattr(dispatching, "PAUSE", 0.01)
-    return DeviceClientManager(token=None, member=None)
+    return DeviceClientManager()
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def release():
 def fit(clients, crowd, timeout=NEVER, patience=NEVER):
     """Have the clients fit; return (connection, reason) of each answer, and the seconds it took."""
     started = time.monotonic()
-    answers = Dispatch(clients, "fit", 3, timeout).run([(client, FIT) for client in crowd], patience)
+    answers = Dispatch(clients, "fit", timeout).run([(client, FIT) for client in crowd], patience)
     for answer in answers:
         assert (answer.result is None) == bool(answer.reason)
     return [(answer.client.cid, answer.reason) for answer in answers], time.monotonic() - started
@@ -89,8 +89,8 @@ def test_what_a_client_is_asked_and_answers(clients):
     seen = []
     client = learner(4, fit=lambda ins: (seen.append(clients.all()), fit_result(MODEL, 7))[1])
     arrive(clients, client)
-    (answer,) = Dispatch(clients, "fit", 7, 12.5).run([(client, FIT)])
-    assert client.calls == [("fit", FIT, pytest.approx(12.5 + LATER, abs=1), 7)]
+    (answer,) = Dispatch(clients, "fit", 12.5).run([(client, FIT)])
+    assert client.calls == [("fit", FIT, pytest.approx(12.5 + LATER, abs=1), None)]
     assert (answer.client, answer.result.num_examples, answer.reason) == (client, 7, "")
     assert seen == [{}] and list(clients.all()) == ["connection of 4"]  # at work until it has answered
 
@@ -121,17 +121,8 @@ def test_a_client_that_comes_back_is_asked_again_until_the_same_moment(clients):
     answers, seconds = fit(clients, [old, other])
     assert answers == [("new", ""), ("connection of 1", "")] and seconds < 5
     for client in (new, old):
-        assert client.calls == [("fit", FIT, pytest.approx(NEVER + LATER, abs=5), 3)]
+        assert client.calls == [("fit", FIT, pytest.approx(NEVER + LATER, abs=5), None)]
     assert new.calls[0][2] < old.calls[0][2]  # seconds: for both, the time is over at the same moment
-
-
-def test_a_client_that_is_back_when_patience_ends_is_asked_again(clients):
-    """Patience ends while the answers of others keep the server from looking for it."""
-    new, lost = learner(0, "new"), threading.Event()
-    old = learner(0, "old", fit=lambda ins: (lost.set(), 1 / 0))
-    other = learner(1, fit=lambda ins: (lost.wait(NEVER), arrive(clients, new), fit_result(MODEL))[2])
-    arrive(clients, old, other)
-    assert fit(clients, [old, other], patience=0)[0] == [("new", ""), ("connection of 1", "")]
 
 
 @pytest.mark.parametrize("late", ["nothing", "result", "error"])
@@ -201,7 +192,7 @@ def test_models_go_out_in_the_shortest_form_for_each_client(clients, half_precis
     outbound = Outbound(MODEL, half_precision, is_new)
     new, node, plain = wrapped(0), wrapped(1, keeps_model=False), FakeClient("p", fit=lambda ins: fit_result(MODEL))
     arrive(clients, new, node, plain)
-    dispatch = Dispatch(clients, "fit", 1, NEVER, outbound)
+    dispatch = Dispatch(clients, "fit", NEVER, outbound)
     answers = dispatch.run([(client, FitIns(outbound.whole, {})) for client in (new, node, plain)])
     assert [answer.result.num_examples for answer in answers] == [1, 1, 1]
     assert forms(new) == ([shortest] if is_new else [DIGEST, shortest])
@@ -220,5 +211,5 @@ def test_a_client_that_lacks_every_model_is_no_endless_loop(clients):
     lacking = failure("fit", "", LACKS_MODEL)
     client = FakeClient("one", identity(0, keeps_model=True), fit=lambda ins: lacking)
     arrive(clients, client)
-    (answer,) = Dispatch(clients, "fit", 1, NEVER, outbound).run([(client, FitIns(outbound.whole, {}))])
+    (answer,) = Dispatch(clients, "fit", NEVER, outbound).run([(client, FitIns(outbound.whole, {}))])
     assert forms(client) == [DIGEST, WHOLE] and answer.result is lacking

@@ -69,12 +69,11 @@ def test_the_digest_stands_for_the_model_that_was_sent_last(half_precision):
 
 def test_a_new_model_is_sent_at_once_and_later_only_to_who_lacks_it():
     outbound = Outbound(MODEL, half_precision=True, is_new=True)
-    assert outbound.forms(outbound.whole, is_sent_again=False) == [outbound.shortest]
-    assert outbound.forms(outbound.whole, is_sent_again=True) == [outbound.digest, outbound.shortest]
+    assert outbound.forms(outbound.whole) == [outbound.shortest]
     outbound.is_new = False
-    assert outbound.forms(outbound.whole, is_sent_again=False) == [outbound.digest, outbound.shortest]
+    assert outbound.forms(outbound.whole) == [outbound.digest, outbound.shortest]
     own = encoded(MODEL)  # equal, but a strategy's own for some client: next time, it may be another one
-    assert outbound.forms(own, is_sent_again=False) == [own]
+    assert outbound.forms(own) == [own]
 
 
 def test_a_difference_is_small_and_added_to_the_servers_own_model():

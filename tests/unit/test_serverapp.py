@@ -7,47 +7,23 @@ from pathlib import Path
 from federation.engine import nodes as module
 from federation.engine.nodes import Nodes
 from federation.engine.serverapp import parse_flags, run_rounds
-from federation.flags import ArgumentParser
+from federation.flags import ArgumentParser, Failure
 from federation.results import checkpoint
 from federation.results.report import Report
 from federation.results.tables import read_table
-from federation.server.fit_config import FitBound
-from federation.server.flags import RunSettings
 from federation.server.strategy import DeviceFedAvg
 
 import pytest
 from engines import FakeGrid, Node
-from fakes import MODEL, fit_result, identity
+from fakes import MODEL, fit_result, identity, run_settings
 
 CIDS = 1, 2
 
 
 @pytest.fixture
-def settings(tmp_path):
-    """Return a function that makes settings of a run whose results go to `tmp_path`."""
-
-    def settings(**changes) -> RunSettings:
-        usual = {
-            "num_rounds": 2,
-            "min_num_clients": 2,
-            "round_timeout": 10.0,
-            "wait_timeout": 10.0,
-            "results_dir": tmp_path,
-            "resumed": None,
-            "seed": 7,
-            "fit_bound": FitBound(),
-            "half_precision": False,
-            "flags": {},
-        }
-        return RunSettings(**{**usual, **changes})
-
-    return settings
-
-
-@pytest.fixture
 def nodes(monkeypatch) -> Nodes:
     """Two nodes, whose fits add their cid to each number of the model."""
-    for name, seconds in {"LOOK_EVERY": 0, "SHORTEST_PAUSE": 0.001, "LONGEST_PAUSE": 0.005}.items():
+    for name, seconds in {"LOOK_EVERY": 0, "PAUSE": 0.001}.items():
         monkeypatch.setattr(module, name, seconds)
     crowd = {
         cid + 70: Node(identity(cid), fit=lambda ins, cid=cid: fit_result([a + cid for a in MODEL])) for cid in CIDS
@@ -65,8 +41,8 @@ def strategy(**arguments) -> DeviceFedAvg:
     return DeviceFedAvg(min_fit_clients=1, min_evaluate_clients=1, min_available_clients=1, **arguments)
 
 
-def test_the_rounds_come_off(settings, nodes, tmp_path, capsys):
-    run_rounds(strategy(), settings(), nodes)
+def test_the_rounds_come_off(nodes, tmp_path, capsys):
+    run_rounds(strategy(), run_settings(tmp_path, num_rounds=2), nodes)
     assert [row["clients"] for row in read_table(tmp_path / "rounds.csv")] == ["2", "2"]
     kept = checkpoint.load(tmp_path)
     assert kept.committed == 2 and kept.model[1].tolist() == [8.5, 9.5]  # MODEL, and the mean of 1 and 2
@@ -76,19 +52,17 @@ def test_the_rounds_come_off(settings, nodes, tmp_path, capsys):
     assert nodes.is_over.is_set()
 
 
-def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(settings, nodes, undrawn, tmp_path, capsys):
-    with pytest.raises(RuntimeError, match="^0 of 2 rounds done, results in "):
-        run_rounds(strategy(), settings(min_num_clients=3, wait_timeout=0.5), nodes)
-    assert capsys.readouterr().err.startswith(
-        "flower_app.py: only 2 of 3 clients were there after 0.5 s (--wait_timeout)"
-    )
+def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(nodes, undrawn, tmp_path, capsys):
+    with pytest.raises(Failure, match=r"^only 2 of 3 clients were there after 0\.5 s \(--wait_timeout\)"):
+        run_rounds(strategy(), run_settings(tmp_path, num_rounds=2, min_num_clients=3, wait_timeout=0.5), nodes)
+    assert capsys.readouterr().out.endswith(f"0 of 2 rounds done, results in {tmp_path}\n")
     assert nodes.is_over.is_set()
 
 
-def test_results_that_cannot_be_written(settings, nodes, undrawn, tmp_path):
+def test_results_that_cannot_be_written(nodes, undrawn, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RuntimeError, match="^cannot write results: "):
-        run_rounds(strategy(), settings(results_dir=tmp_path / "file"), nodes)
+    with pytest.raises(Failure, match="^cannot write results: "):
+        run_rounds(strategy(), run_settings(tmp_path / "file"), nodes)
 
 
 def parser() -> ArgumentParser:
