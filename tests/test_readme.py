@@ -189,7 +189,8 @@ FAULTS = {
     "all clients of a round fail": "failed round",
     "the disk is full": "half a checkpoint",
     "`rounds.csv` cannot be written": "tables",
-    "the terminal is gone": "output",
+    "a run is resumed and one of its tables": "tables",
+    "a name has characters": "output",
     "the server has another certificate": "certificates",
 }
 
