@@ -38,7 +38,9 @@ def read(path: Path, dataset: str) -> Examples:
 
 
 def read_classes(path: Path) -> list[str]:
-    """The names of the classes in a file, by label; none if it has the data set's own."""
+    """The names of the classes in a file, by label; none if it has the data set's own, or if it is not there."""
+    if not path.exists():  # a script of one's own may have its images from elsewhere
+        return []
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["classes"].tolist() if "classes" in arrays else []
 

@@ -20,6 +20,7 @@ def path(tmp_path):
 
 
 def test_what_was_written_is_read_in_its_order(path):
+    assert read_classes(path) == []  # as for a script that has its images from elsewhere
     write(path, Examples(GREY, LABELS))
     images, labels = read(path, "mnist")
     assert np.array_equal(images, GREY) and np.array_equal(labels, LABELS)
