@@ -37,10 +37,12 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "fault(name): shows that the federation survives this fault (test_readme.py)")
     config.addinivalue_line("markers", "needs(python): runs with --all only, if there is this Python")
+    config.addinivalue_line("markers", "long: takes minutes, and starts first")
     config.addinivalue_line("markers", "slow: takes minutes; runs with --all only")
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: not item.get_closest_marker("long"))  # so that it does not run alone in the end
     for item in items:
         needed = [mark.args[0] for mark in item.iter_markers("needs")]
         if (needed or item.get_closest_marker("slow")) and not config.getoption("--all"):

@@ -14,9 +14,9 @@ from typing import Iterator
 import pytest
 import virtual_boards
 from conftest import copy_sample
-from processes import PROMPTLY, Process, Processes
+from processes import PROMPTLY, ROOT, Process, Processes
 from test_fleet import write_inventory
-from test_readme import PAGES, blocks, copy_project, headers
+from test_readme import PAGES, blocks, copy_project
 from virtual_boards import CONTROL_GROUPS, Board, VirtualBoards, run
 
 pytestmark = [
@@ -156,7 +156,7 @@ def by_hand(boards, laptop) -> None:
 def test_the_unit(boards, laptop, by_hand):
     """The client comes back after a run, a crash and a restart, but not after wrong flags; a stop is no failure."""
     board = boards[0]
-    install, edit, enable, follow, disable = headers()[UNIT]
+    install, edit, enable, follow, disable = re.findall(r"^#     (\S.*)", (ROOT / UNIT).read_text(), re.M)
     assert edit.startswith("sudo nano ")
     edited = edit.replace("nano", "sed --in-place 's/client_pytorch.py/client_tf.py --mnist/'")
 

@@ -50,7 +50,7 @@ def test_clients_on_one_machine_share_its_cores(processes, mnist):
         assert int(threads[-1]) <= max(1, cores // 2)
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", ["pytorch", pytest.param("tf", marks=pytest.mark.slow)])
 def test_cifar10_runs(processes, cifar10, framework):
     server_arguments = ("--rounds", 2, "--epochs", 1, "--evaluate_with", framework, "--data_dir", cifar10)
     client_arguments = ("--num_clients", 4, "--data_dir", cifar10)

@@ -273,6 +273,7 @@ def finish(processes: list) -> None:
     processes.clear()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and the command ip")
 def test_the_commands_work_word_for_word(start, copy, environment, network):
     def run(*command: str):

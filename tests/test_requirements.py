@@ -9,7 +9,7 @@ import pytest
 from conftest import FRAMEWORKS
 from processes import ROOT
 
-PYTHONS = ["3.9", "3.13", *(pytest.param(python, marks=pytest.mark.slow) for python in ("3.10", "3.11", "3.12"))]
+PYTHONS = ["3.13", *(pytest.param(python, marks=pytest.mark.slow) for python in ("3.9", "3.10", "3.11", "3.12"))]
 # The Python, NumPy and, for TensorFlow, protobuf of NVIDIA's images, as far as known.
 IMAGES = [
     ("pytorch", "3.8", ["numpy==1.21.0"]),

@@ -30,8 +30,8 @@ def test_two_rounds_of_fedavg_and_their_results(start_server, start, address, tm
     assert [(row["round"], row["clients"], row["failures"]) for row in rounds] == [("1", "3", "0"), ("2", "3", "0")]
     assert float(rounds[1]["loss"]) == pytest.approx((0 * 1 + 1 * 2 + 2 * 3) / 6)
     rows = read_table(results / "clients.csv")
-    assert sorted((row["round"], row["cid"], row["examples"], row["loss"]) for row in rows) == [
-        (str(server_round), str(cid), str(cid + 1), f"{cid}.0") for server_round in (1, 2) for cid in range(3)
+    assert sorted((row["round"], row["examples"], row["loss"]) for row in rows) == [
+        (str(server_round), str(cid + 1), f"{cid}.0") for server_round in (1, 2) for cid in range(3)
     ]
     with np.load(results / "model.npz") as model:
         arrays = [model[name] for name in model.files]

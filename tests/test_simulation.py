@@ -9,6 +9,7 @@ from federation.results import checkpoint
 
 import psutil
 import pytest
+from conftest import FRAMEWORKS
 from processes import PROMPTLY, Process, federate
 
 NUM_CLIENTS = 8
@@ -30,7 +31,8 @@ def model(results: Path) -> list[bytes]:
     return [array.tobytes() for array in checkpoint.load(results).model]
 
 
-@pytest.mark.parametrize("framework", ["pytorch", pytest.param("tf", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_same_seed_gives_the_model_of_server_py_bit_for_bit(simulate, processes, mnist, results, framework):
     run = "--rounds", 2, "--seed", 7
     simulation = simulate(*run, "--train_with", framework)
