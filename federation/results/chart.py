@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,9 @@ def _draw_curve(axis: Axes, rows: Rows, column: str, label: str) -> None:
 
 
 def main() -> None:
-    """Draw for the folder that the command line names."""
+    """Draw for the folder that the command line names, without keeping others from the processor."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(19)
     parser = ArgumentParser(__doc__)
     parser.add_argument("folder", type=path, metavar="FOLDER", help="the results of a run")
     try:
