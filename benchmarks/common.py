@@ -33,9 +33,11 @@ def write_partitions(dataset: str, num_clients: int, data_dir: Path, count: int 
         np.savez(folder / f"{cid}.npz", images=images, labels=labels)
 
 
-def run_federation(framework: str, dataset: str, data_dir: Path, num_clients: int = 1, rounds: int = 1) -> Federation:
-    """Run the real server and clients on partitions of `write_partitions`."""
-    flags = ("--num_clients", num_clients, "--data_dir", data_dir, *(["--mnist"] if dataset == "mnist" else []))
+def run_federation(
+    framework: str, dataset: str, data_dir: Path, num_clients: int = 1, rounds: int = 1, *more: object
+) -> Federation:
+    """Run the real server and clients, with `more` flags for these, on partitions of `write_partitions`."""
+    flags = (*more, "--num_clients", num_clients, "--data_dir", data_dir, *(["--mnist"] if dataset == "mnist" else []))
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder)) as processes:
         script = f"client_{framework}.py"
         return federate(processes, script, ("--rounds", rounds), flags, num_clients, timeout=TIMEOUT)

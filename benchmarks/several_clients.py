@@ -3,9 +3,8 @@
     python benchmarks/several_clients.py
     python benchmarks/several_clients.py --frameworks pytorch --datasets cifar10 --clients 1 2 4
 
-Real servers and clients on partitions of the same size. "ideal" is the time of a round of one client alone, times the
-clients, over the cores. Each client takes its share of the cores. Medians over the rounds of all repetitions, without
-the first round of each run.
+Real servers and clients on partitions of the same size. "ideal" is the time of a round of one client alone, on one
+thread, times the clients, over the cores. Medians over the rounds of all repetitions without the first of each run.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ def seconds_a_round(framework: str, dataset: str, counts: list[int], repeat: int
         for count in counts * repeat:
             data_dir = Path(folder, str(count))
             write_partitions(dataset, count, data_dir)
-            rounds = run_federation(framework, dataset, data_dir, count, ROUNDS).rounds
+            threads = ("--threads", 1) if count == 1 else ()  # as each has with two on two cores
+            rounds = run_federation(framework, dataset, data_dir, count, ROUNDS, *threads).rounds
             seconds[count] += [float(row["seconds"]) for row in rounds[1:]]
     return {count: statistics.median(times) for count, times in seconds.items()}
 
