@@ -1,7 +1,7 @@
-"""What stands behind the scripts: `client/` is for the devices, `server/` for the laptop, the files here are for both.
+"""What stands behind the scripts, in rooms: data, wire, client, server, results, engine.
 
-Import this package before flwr, torch or tensorflow: it sets defaults that they read once, when they
-are imported. Each one can be overridden from the environment.
+Import this package before flwr, torch, tensorflow or matplotlib: it sets defaults that they read once, when they are
+imported. All but the last can be overridden from the environment.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _DEFAULTS = {
 
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+os.environ["MPLBACKEND"] = "agg"  # pictures go into files; a notebook's backend cannot even be imported elsewhere
 
 
 def _is_worth_showing(record: logging.LogRecord) -> bool:

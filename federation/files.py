@@ -50,7 +50,6 @@ def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
 
     Raises ImportError without matplotlib, OSError if the file cannot be written, ValueError if its suffix is no format.
     """
-    os.environ.pop("MPLBACKEND", None)  # a notebook's; matplotlib refuses to be imported if it does not have that one
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -118,11 +118,12 @@ def test_partitions_that_would_be_too_small(data_dir, start):
 
 @pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_TF, marks=needs_py38_tf)])
 def test_the_files_that_are_ready_are_all_that_stdout_has(tmp_path, hub, python):
-    """Downloaded and made, then found; so another program can read it."""
+    """Downloaded and made, then found; so another program can read it. Also in a notebook's terminal."""
+    environment = {**os.environ, **endpoint(hub), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
     def lines_of(*arguments: object) -> tuple[list[str], str]:
         command = [python, *PREPARE, *map(str, arguments)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **endpoint(hub)})
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines(), done.stderr
 
