@@ -22,7 +22,7 @@ from test_readme import copy_project
 from virtual_boards import VirtualBoards
 
 DISPLAY = ":97"
-SECONDS = 75  # of recording
+SECONDS = 55  # of recording: longer, and it shows how the clients start again
 SERVER = "python server.py --rounds 3 --min_num_clients 4 --epochs 5"
 FILTERS = (
     "mpdecimate=hi=64*12:lo=64*5:frac=0.02,setpts=N/4/TB,scale=1020:-1:flags=lanczos,split[a][b];"
