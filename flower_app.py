@@ -62,7 +62,7 @@ def main() -> None:
         type=whole_number(1),
         dest="min_num_clients",  # all of them are always there
         default=50,
-        help="number of clients, and of partitions that the data set is cut into (default: %(default)s)",
+        help="number of clients, and of partitions of the data set (default: %(default)s)",
     )
     parser.add_argument(
         "--gpu_share",

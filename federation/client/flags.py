@@ -71,7 +71,7 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         "--num_clients",
         type=whole_number(1),
         default=num_clients,
-        help="number of partitions that the data set is cut into, the same on all clients (default: %(default)s)",
+        help="number of partitions of the data set, the same on all clients (default: %(default)s)",
     )
     add_alpha(parser)
     add_data_dir(parser)

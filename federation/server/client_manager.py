@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import deque
 from dataclasses import asdict
 
 from federation.results.activities import Activities
@@ -16,6 +17,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
 
 GREETING_TIMEOUT = 30  # seconds
+MOST_REFUSALS = 100  # that are remembered
 
 
 class DeviceClientManager(ClientManager):
@@ -38,7 +40,7 @@ class DeviceClientManager(ClientManager):
         self._by_cid: dict[int, ClientProxy] = {}  # those admitted, by --cid; plain Flower clients have none
         self._at_work: set[str] = set()  # connections
         self._changed = threading.Condition()
-        self._refusals: set[str] = set()  # lines that were printed
+        self._refusals: deque[str] = deque(maxlen=MOST_REFUSALS)  # the last lines: strangers may send ever new ones
 
     def register(self, client: ClientProxy) -> bool:
         """Let a newcomer in as far as the door. Flower can only talk to it after this has returned."""
@@ -119,7 +121,7 @@ class DeviceClientManager(ClientManager):
         except Refused as refused:
             line = f"{identity or 'a plain Flower client'} is refused: {refused}"
             if line not in self._refusals:  # once, although a client may try again and again
-                self._refusals.add(line)
+                self._refusals.append(line)
                 print(line)
             handshake.send_away(client, identity, refused, GREETING_TIMEOUT)
 

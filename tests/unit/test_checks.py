@@ -21,7 +21,6 @@ def pickled(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-FIRST = encoded(MODEL).tensors[0]
 NO_MODELS = {  # tensors or arrays, and the reason
     "nothing": ([b""], "its bytes are no arrays ("),
     "garbage": ([b"\x93NUMPY garbage"], "its bytes are no arrays ("),
