@@ -120,7 +120,7 @@ class Nodes:
 
     def start(self, clients: ClientManager) -> None:
         """From now on, register the nodes with `clients`, as they come and go."""
-        threading.Thread(target=self._carry, args=(clients,), daemon=True).start()
+        threading.Thread(target=self._carry, args=(clients,), daemon=True, name="nodes").start()
 
     def stop(self) -> None:
         """Carry nothing any more."""

@@ -54,16 +54,22 @@ def connect(clock, clients):
     yield connect
     for nodes in started:
         nodes.stop()
+    join("nodes")  # before the clock is the real one again, by which everybody is to be greeted
+
+
+def join(name: str) -> None:
+    """Wait until the threads whose names begin so have ended."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(name):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def settle(grid: FakeGrid) -> None:
     """Wait until whatever is to happen at this time has happened."""
     looks = grid.looks
     wait_until(lambda: grid.looks > looks + 3)  # whoever is to be greeted is being greeted
-    for thread in threading.enumerate():
-        if thread.name.startswith("greeting"):
-            thread.join(10)
-            assert not thread.is_alive()
+    join("greeting")
 
 
 def proxies(clients: DeviceClientManager) -> dict:
