@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from federation.data import cutting, partitions
@@ -24,6 +22,7 @@ import datasets
 import numpy as np
 import pytest
 from conftest import PY38_TF, copy_sample, needs_py38_tf
+from fake_hub import Hub, endpoint, make_hub
 from flwr_datasets import FederatedDataset
 from flwr_datasets.partitioner import DirichletPartitioner
 from PIL import Image
@@ -119,7 +118,7 @@ def test_partitions_that_would_be_too_small(data_dir, start):
 @pytest.mark.parametrize("python", [sys.executable, pytest.param(PY38_TF, marks=needs_py38_tf)])
 def test_the_files_that_are_ready_are_all_that_stdout_has(tmp_path, hub, python):
     """Downloaded and made, then found; so another program can read it. Also in a notebook's terminal."""
-    environment = {**os.environ, **endpoint(hub), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    environment = {**os.environ, **endpoint(hub.server_port), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
     def lines_of(*arguments: object) -> tuple[list[str], str]:
         command = [python, *PREPARE, *map(str, arguments)]
@@ -218,7 +217,7 @@ def test_a_data_set_in_several_files_gives_the_same_partitions(data_dir):
 def test_a_process_that_is_killed_while_it_makes_a_partition(tmp_path, start, hub):
     """By the system for lack of memory, or for an instruction that the processor does not know."""
     hub.RequestHandlerClass = lambda *_: time.sleep(60)
-    process = start("client_pytorch.py", "--cid", 7, "--data_dir", tmp_path, env=endpoint(hub))
+    process = start("client_pytorch.py", "--cid", 7, "--data_dir", tmp_path, env=endpoint(hub.server_port))
     deadline = time.monotonic() + DEADLINE
     while not (tmp_path / "cifar10/.lock").exists():  # the child's work has begun
         assert time.monotonic() < deadline
@@ -253,63 +252,18 @@ def test_wrong_arguments(start, arguments):
     assert process.output.count("\n") == 1
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the Hugging Face Hub's interface as its client uses to download a data set."""
-
-    FILES = {f"mnist/{path.name}": path.read_bytes() for path in (ROOT / "sample_data/mnist").glob("*.parquet")}
-
-    def do_GET(self):
-        if "Authorization" in self.headers:  # of a token that has expired
-            self.send_error(401)
-        elif self.path.startswith("/api/datasets/ylecun/mnist/tree"):
-            sizes = {name: len(content) for name, content in self.FILES.items()}
-            tree = [{"type": "file", "path": name, "oid": "0" * 40, "size": size} for name, size in sizes.items()]
-            self.answer(json.dumps(tree).encode(), "application/json")
-        elif self.path.startswith("/api/datasets/ylecun/mnist"):
-            siblings = [{"rfilename": name} for name in ("README.md", *self.FILES)]
-            body = {"id": "ylecun/mnist", "sha": "0" * 40, "siblings": siblings, "private": False, "tags": []}
-            self.answer(json.dumps(body).encode(), "application/json")
-        else:
-            self.answer(self.FILES["/".join(self.path.split("/")[-2:])], "application/octet-stream")
-
-    do_HEAD = do_GET
-
-    def answer(self, body: bytes, content_type: str) -> None:
-        self.server.requests.append(f"{self.command} {self.path}")
-        self.send_response(200)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def hub():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.requests = []
+    server = make_hub()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
 
 
-def endpoint(server) -> dict[str, str]:
-    return {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_TOKEN": "hf_expired",
-    }
-
-
 def test_the_data_set_is_downloaded_from_the_hub_once(tmp_path, start, hub):
     arguments = (*PREPARE, "--num_clients", 3, "--data_dir", tmp_path)
-    first = [start(*arguments, "--cid", cid, env=endpoint(hub)) for cid in (0, 1)]  # at the same time
+    first = [start(*arguments, "--cid", cid, env=endpoint(hub.server_port)) for cid in (0, 1)]  # at the same time
     for process in first:
         assert process.exit_code() == 0, process.output
     assert sum(request.startswith("GET /datasets") for request in hub.requests) == 2
@@ -327,7 +281,7 @@ def test_without_network_and_data_a_client_ends_with_advice(tmp_path, start, hub
         hub.RequestHandlerClass = lambda *_: time.sleep(60)
     else:
         hub.RequestHandlerClass = type("Nonsense", (Hub,), {"do_GET": lambda self: self.answer(b"hello", "text/html")})
-    process = start("-m", "federation.data", "--cid", 0, "--data_dir", tmp_path, env=endpoint(hub))
+    process = start("-m", "federation.data", "--cid", 0, "--data_dir", tmp_path, env=endpoint(hub.server_port))
     assert process.exit_code(40) == 1
     assert process.output.startswith(f"There is no cifar10 in {tmp_path}/cifar10, and it cannot be downloaded")
     assert "train-*.parquet" in process.output and process.output.count("\n") == 1

@@ -5,8 +5,9 @@ By hand, to try things on boards that one does not have, until Ctrl-C:
     sudo .venv/bin/python tests/virtual_boards.py 4
 
 They are containers of systemd-nspawn, in a network namespace that stands for the network at home: the laptop has the
-address 192.168.1.10 there, board-1 has 192.168.1.101, and no other machine is in reach. So the laptop offers them what
-they would get from the internet: Debian packages, and those that requirements_tf.txt names, for apt and pip.
+address 192.168.1.10 there, board-1 has 192.168.1.101 and fd00::101, and no other machine is in reach. So the laptop
+offers them what they would get from the internet: Debian packages, and those that requirements_tf.txt names, for apt
+and pip.
 
 Needs root on Debian, debootstrap, dpkg-dev, iproute2, openssh-client, rsync, systemd-container, and 1 GB in the
 folder CACHE, which may be deleted at any time.
@@ -163,13 +164,16 @@ class Board:
         self.boards = boards
         self.name = f"board-{number}"
         self.address = f"192.168.1.{100 + number}"
+        self.ipv6 = f"fd00::{100 + number}"
         self.folder = boards.folder / self.name
         self.disk = self.folder / "disk.img"
         for name in ("disk", "root"):
             (self.folder / name).mkdir(parents=True)
         run("truncate", "--size", DISK, self.disk)
         run("mkfs.ext4", "-q", "-m", "0", self.disk)
-        network = f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={LAPTOP}\n"
+        network = (
+            f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nAddress={self.ipv6}/64\nGateway={LAPTOP}\n"
+        )
         (self.folder / "host0.network").write_text(network)
         self.process: Process | None = None
 
@@ -319,6 +323,7 @@ class VirtualBoards:
         ip = ("ip", "-n", self.laptop)
         run(*ip, "link", "add", "home", "type", "bridge")
         run(*ip, "address", "add", f"{LAPTOP}/24", "dev", "home")
+        run(*ip, "address", "add", "fd00::10/64", "dev", "home")
         run(*ip, "link", "set", "lo", "up")
         run(*ip, "link", "set", "home", "up")
 

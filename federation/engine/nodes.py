@@ -18,6 +18,7 @@ from federation.wire.messages import read_answer, write_question
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common import Code, DisconnectRes
+from flwr.common.constant import ErrorCode
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
@@ -54,7 +55,9 @@ class Question:
     def read_answer(self, reply: Message, place: int) -> Any:
         """Result at a place in a reply; raises ConnectionError if the node has no client to answer."""
         if reply.has_error():
-            raise ConnectionError(reply.error.reason)
+            is_late = reply.error.code in (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
+            hint = " Is the clock of its device right? (timedatectl)" if is_late else ""
+            raise ConnectionError(f"{reply.error.reason}{hint}")
         result = read_answer(self.task, unpack(reply)[place])
         if self.task == "get_properties" and result.status.code != Code.OK and "nonce" in self.instruction.config:
             raise ConnectionError(result.status.message)  # else it would be admitted, as a plain Flower client

@@ -15,6 +15,7 @@ from federation.wire.messages import respond
 from fakes import MODEL, OK, encoded, evaluation, fit_result
 from flwr.app import Error, Message
 from flwr.common import GetParametersRes, GetPropertiesRes
+from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1  # else Flower makes no messages
@@ -62,9 +63,10 @@ class SilentNode(Node):
     """A node whose app fails, in Flower's words, as long as it has some."""
 
     error = "the app cannot be loaded"
+    code = ErrorCode.LOAD_CLIENT_APP_EXCEPTION
 
     def reply(self, message: Message) -> Message:
-        return Message(Error(3, self.error), reply_to=message) if self.error else super().reply(message)
+        return Message(Error(self.code, self.error), reply_to=message) if self.error else super().reply(message)
 
 
 class FakeGrid:

@@ -18,6 +18,7 @@ from engines import FakeGrid, Node, SharedNode, SilentNode
 from fakes import MODEL, TASKS, encoded, fit_result, identity, wait_until
 from flwr.app import Message
 from flwr.common import Code, FitIns
+from flwr.common.constant import ErrorCode
 from flwr.proto.transport_pb2 import ServerMessage
 
 NEVER = 30.0  # seconds; a test that waits for that has failed
@@ -262,6 +263,13 @@ def test_a_node_that_is_refused_is_greeted_again_each_minute(connect, clients, c
     wait_until(lambda: sorted(proxies(clients)) == [78, 79])
 
 
+class LateNode(SilentNode):
+    """A node whose clock is wrong: the SuperLink answers for it."""
+
+    error = "Error: Reply Message Unavailable - The reply message has expired."
+    code = ErrorCode.REPLY_MESSAGE_UNAVAILABLE
+
+
 class HelplessNode(Node):
     """A node whose app works, but has no client to answer."""
 
@@ -269,9 +277,9 @@ class HelplessNode(Node):
         return failure(task, "it has no 'partition-id' in its --node-config")
 
 
-@pytest.mark.parametrize("kind", ["no client", "no app"])
+@pytest.mark.parametrize("kind", ["no client", "no app", "a wrong clock"])
 def test_a_node_that_cannot_be_a_client_is_none_and_that_is_told_once(connect, clients, clock, capsys, kind):
-    wrong = {"no client": HelplessNode, "no app": SilentNode}[kind]
+    wrong = {"no client": HelplessNode, "no app": SilentNode, "a wrong clock": LateNode}[kind]
     grid = connect({77: wrong(identity(4)), 78: wrong(identity(5)), 79: Node(identity(6))})
     assert clients.wait_for(1, 10)
     settle(grid)
@@ -283,5 +291,6 @@ def test_a_node_that_cannot_be_a_client_is_none_and_that_is_told_once(connect, c
     expected = {
         "no client": "cannot take part: it has no 'partition-id' in its --node-config",
         "no app": "cannot take part: the app cannot be loaded",
+        "a wrong clock": f"cannot take part: {LateNode.error} Is the clock of its device right? (timedatectl)",
     }
     assert len(told) == 1 and told[0] in (f"node 77 {expected[kind]}", f"node 78 {expected[kind]}")
