@@ -14,10 +14,10 @@ import math
 
 from federation.client.connection import stay_connected
 from federation.client.flags import ClientSettings, parse_client
-from federation.client.light_import import AdamW, torchvision_models
 from federation.client.progress import FitProgress
 from federation.data.partitions import Examples, load_partition
 from federation.flags import ArgumentParser, run_main, whole_number
+from federation.light_import import AdamW, torchvision_models
 from federation.wire.addresses import server_address
 
 import flwr as fl

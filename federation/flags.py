@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Callable, NoReturn, TypeVar
 
@@ -13,6 +14,7 @@ Content = TypeVar("Content")
 LONGEST_WAIT = 30 * 24 * 3600  # seconds; more than any clock or lock here has to stand
 # Of a Dirichlet distribution. Below, NumPy's versions do not draw the same numbers; above, nothing changes any more.
 SMALLEST_ALPHA, LARGEST_ALPHA = 0.01, 1_000_000
+MOST_CLASSES, LONGEST_NAME = 100, 64  # names of classes: how many, characters in each
 MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what travels
 
 
@@ -88,6 +90,19 @@ def _number(text: str, limits: str, is_in_range: Callable[[float], bool]) -> flo
         if is_in_range(float(text)):
             return float(text)
     raise argparse.ArgumentTypeError(f"must be a number {limits}, not {text!r}")
+
+
+def class_names(text: str) -> list[str]:
+    """Convert from names of 2 to 100 classes with commas between them; each is the name of a folder, too."""
+    names = [unicodedata.normalize("NFC", name.strip()) for name in text.split(",")]
+    if not 2 <= len(set(names)) == len(names) <= MOST_CLASSES:
+        raise argparse.ArgumentTypeError(
+            f"must be 2 to {MOST_CLASSES} different names, such as cup,spoon, not {text!r}"
+        )
+    for name in names:
+        if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME or "/" in name or name.startswith("."):
+            raise argparse.ArgumentTypeError(f"must be names that a folder can have, and {name!r} is none")
+    return names
 
 
 def path(text: str) -> Path:

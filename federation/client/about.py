@@ -52,7 +52,9 @@ def describe() -> str:
 
 def versions() -> str:
     """Return the versions of Python and of those loaded packages that count for what is computed."""
-    modules = [sys.modules[name] for name in ("flwr", "numpy", "torch", "tensorflow") if name in sys.modules]
+    modules = [
+        sys.modules[name] for name in ("flwr", "numpy", "torch", "tensorflow", "onnxruntime") if name in sys.modules
+    ]
     return ", ".join([f"Python {platform.python_version()}", *(f"{m.__name__} {m.__version__}" for m in modules)])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from federation.client.power import PowerSource, plug
 from federation.client.threads import Threads
@@ -39,7 +40,7 @@ class ClientSettings:
 
     @property
     def dataset(self) -> str:
-        """The data set that the model is for: "mnist" or "cifar10"."""
+        """The data set that the model is for: "mnist", "cifar10", or "photos" in the folder `partitioning.data_dir`."""
         return self.partitioning.dataset
 
 
@@ -51,9 +52,15 @@ def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Nam
     """
     add_flags_of_operation(parser, num_clients)
     args = parser.parse_args()
-    check_cid(parser, args.cid, args.num_clients)
+    partitioning = Partitioning(dataset_name(args.mnist), args.data_dir, args.num_clients, args.alpha)
+    if getattr(args, "photos", None) is None:
+        check_cid(parser, args.cid, args.num_clients)
+    else:
+        if partitioning != ("cifar10", Path("data"), num_clients, None):
+            parser.error("argument --photos: takes the place of a data set and its partitions: leave out their flags")
+        partitioning = Partitioning("photos", args.photos, num_clients=0)
     settings = ClientSettings(
-        partitioning=Partitioning(dataset_name(args.mnist), args.data_dir, args.num_clients, args.alpha),
+        partitioning=partitioning,
         cid=args.cid,
         server_address=args.server_address,
         threads=Threads(args.threads),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-CLIENTS = {"client_pytorch.py", "client_tf.py", "flower-supernode"}
+CLIENTS = {"client_pytorch.py", "client_tf.py", "client_onnx.py", "flower-supernode"}
 
 
 @dataclass

@@ -11,7 +11,10 @@ from typing import Any, Callable
 from federation.client.about import vital_signs
 from federation.client.power import Meter
 from federation.client.threads import Threads
+from federation.data.hub import DataError
+from federation.flags import Failure
 from federation.wire import handshake
+from federation.wire.handshake import class_list, fingerprint
 from federation.wire.messages import failure
 from federation.wire.models import LACKS_MODEL, Inbound, Lacks, digest
 
@@ -47,6 +50,7 @@ class ClientWrapper:
         meter: Meter | None,
         threads: Threads | None = None,
     ) -> None:
+        self.script_client: Any = client
         self.client = client.to_client()
         self.identity = identity
         self.token = token
@@ -57,7 +61,10 @@ class ClientWrapper:
         self.last_result: FitRes | None = None
 
     def answer(self, task: str, instruction: Any) -> Any:
-        """Return Flower's result of a task, such as "fit"; raises Refused if the server does not want this client."""
+        """Return Flower's result of a task, such as "fit".
+
+        Raises Refused if the server does not want this client, DataError if its data cannot be used.
+        """
         tasks: dict[str, Callable[[Any], Any]] = {
             "get_properties": self._get_properties,
             "get_parameters": self._get_parameters,
@@ -66,15 +73,24 @@ class ClientWrapper:
         }
         try:
             return tasks[task](instruction)
-        except handshake.Refused:
+        except (handshake.Refused, DataError):
             raise
         except Lacks:
             return failure(task, "it lacks that model", LACKS_MODEL)
+        except Failure as error:
+            print(error)
+            return failure(task, f"{error}")
         except Exception as error:
             traceback.print_exc()
             return failure(task, f"{type(error).__name__}: {error}")
 
     def _get_properties(self, instruction: GetPropertiesIns) -> GetPropertiesRes:
+        if hasattr(self.script_client, "choose_classes"):  # it learns any: the server's, if that has named some
+            classes = self.script_client.choose_classes(handshake.told_classes(instruction.config))
+            model = fingerprint(self.script_client.get_parameters({}))
+            self.identity = replace(self.identity, classes=class_list(classes), model=model)
+        if not self.inbound.digest:  # where all clients begin with the same model, it need not be sent
+            self.inbound.receive(self.client.get_parameters(GetParametersIns({})).parameters)
         return GetPropertiesRes(Status(Code.OK, ""), handshake.answer(instruction.config, self.identity, self.token))
 
     def _get_parameters(self, instruction: GetParametersIns) -> GetParametersRes:

@@ -14,8 +14,8 @@ import numpy as np
 class Examples(NamedTuple):
     """Images and their labels; how many there are is `len(examples.labels)`."""
 
-    images: np.ndarray  # uint8 [n, height, width, channels]
-    labels: np.ndarray  # int64 [n], 0 to 9
+    images: np.ndarray  # uint8 [n, height, width, channels]; or pictures, as objects [n]: see pictures.py
+    labels: np.ndarray  # int64 [n], from 0 on
 
 
 def write(path: Path, examples: Examples, classes: Sequence[str] = ()) -> None:

@@ -21,7 +21,7 @@ NUM_CLIENTS = 50  # default number of partitions, that of the clients
 class Partitioning(NamedTuple):
     """How the data set in `data_dir` is divided among the clients."""
 
-    dataset: str  # "mnist" or "cifar10"
+    dataset: str  # "mnist" or "cifar10"; "photos", if a client has a folder of its own
     data_dir: Path
     num_clients: int = NUM_CLIENTS
     alpha: float | None = None  # of a Dirichlet distribution; None: evenly (IID)

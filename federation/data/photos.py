@@ -45,13 +45,26 @@ def write_photos(path: Path, dataset: str, folder: Path) -> None:
     print(", ".join(f"{name} ({count})" for (name, _), count in zip(classes, np.bincount(labels))))
 
 
+def class_folders(folder: Path) -> list[tuple[str, Path]]:
+    """The name and the folder of each class, sorted; without folders that no user made."""
+    folders = [path for path in folder.iterdir() if path.is_dir() and not _is_foreign(path.name)]
+    # macOS gives letters such as ä as two characters, other systems as one.
+    return sorted((unicodedata.normalize("NFC", path.name), path) for path in folders)
+
+
+def photo_files(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and in the folders in it, sorted; without those that no user made."""
+    for path in sorted(folder.rglob("*")):
+        parents = path.relative_to(folder).parent.parts
+        if not path.name.startswith(".") and not any(map(_is_foreign, parents)) and path.is_file():
+            yield path
+
+
 def _find_classes(folder: Path) -> list[tuple[str, Path]]:
     """The name and the folder of each class, sorted; raises DataError if they are too few or too many."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give one with a folder for each class in it", exit_code=2)
-    folders = [path for path in folder.iterdir() if path.is_dir() and not _is_foreign(path.name)]
-    # macOS gives letters such as ä as two characters, other systems as one.
-    classes = sorted((unicodedata.normalize("NFC", path.name), path) for path in folders)
+    classes = class_folders(folder)
     if not 2 <= len(classes) <= MOST_CLASSES:
         names = ", ".join(name for name, _ in classes)
         raise DataError(
@@ -64,10 +77,7 @@ def _find_classes(folder: Path) -> list[tuple[str, Path]]:
 
 def _read_photos(folder: Path, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
     """Yield the photos in a folder and the folders in it, one after the other; name the files that are none."""
-    for path in sorted(folder.rglob("*")):
-        parents = path.relative_to(folder).parent.parts
-        if path.name.startswith(".") or any(map(_is_foreign, parents)) or not path.is_file():
-            continue
+    for path in photo_files(folder):
         try:
             yield decode_image(path, shape, fit=True)
         except Exception as error:  # whatever Pillow stumbles over

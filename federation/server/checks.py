@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from federation.wire.handshake import as_number
-from federation.wire.models import decode_result
+from federation.wire.models import decode, decode_result
+from federation.wire.moments import are_moments, check_moments
 
 from flwr.common import EvaluateRes, FitRes, NDArrays
 
@@ -15,17 +16,20 @@ MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger n
 def accept_fit(result: FitRes, model: NDArrays) -> FitRes:
     """Result of a training as it can be averaged with others: whole, in the types of the global `model`."""
     _check_number(result.num_examples)
-    return replace(result, parameters=decode_result(result.parameters, model))
+    parameters = decode_result(result.parameters, model)
+    if are_moments(model):
+        check_moments(decode(parameters))
+    return replace(result, parameters=parameters)
 
 
 def accept_evaluation(result: EvaluateRes) -> EvaluateRes:
-    """Result of an evaluation, if it can be averaged with others."""
+    """Result of an evaluation, if it can be averaged with others; who has nothing to test on has 0 examples."""
     if as_number(result.loss) is None:
         raise ValueError(f"its loss is {result.loss}")
-    _check_number(result.num_examples)
+    _check_number(result.num_examples, least=0)
     return result
 
 
-def _check_number(num_examples: int) -> None:
-    if not 1 <= num_examples <= MAX_EXAMPLES:
+def _check_number(num_examples: int, least: int = 1) -> None:
+    if not least <= num_examples <= MAX_EXAMPLES:
         raise ValueError(f"it claims {num_examples} examples")

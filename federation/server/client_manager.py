@@ -6,10 +6,11 @@ import random
 import threading
 from collections import deque
 from dataclasses import asdict
+from typing import Sequence
 
 from federation.results.activities import Activities
 from federation.wire import handshake
-from federation.wire.handshake import Identity, Refused, connection_of, identity_of, key_of, name_of
+from federation.wire.handshake import Identity, Refused, class_list, connection_of, identity_of, key_of, name_of
 
 from flwr.common import GetPropertiesIns
 from flwr.server.client_manager import ClientManager
@@ -25,13 +26,20 @@ class DeviceClientManager(ClientManager):
 
     A client is available if it is admitted and not at work for the server. Its identity is in its `properties`.
     `member` is the client that newcomers must fit: the first one, as long as any is there, and for good once
-    `is_fixed` is set, because there is a model.
+    `is_fixed` is set, because there is a model. Newcomers are told the `classes`, if there are any, and must have them.
     """
 
-    def __init__(self, token: bytes | None = None, member: Identity | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        token: bytes | None = None,
+        member: Identity | None = None,
+        quiet: bool = False,
+        classes: Sequence[str] = (),
+    ) -> None:
         self.token = token
         self.member = member
         self.quiet = quiet  # about who joins and who leaves
+        self.classes = classes
         self.is_fixed = member is not None
         self.activities = Activities()
         self.random = random.Random()  # what `sample` draws from
@@ -109,7 +117,7 @@ class DeviceClientManager(ClientManager):
 
     def _greet(self, client: ClientProxy) -> None:
         """Ask a newcomer who it is, and admit it or send it away."""
-        asked = handshake.question()
+        asked = handshake.question(self.classes)
         try:
             answered = client.get_properties(GetPropertiesIns(asked), GREETING_TIMEOUT, group_id=None).properties
         except Exception:  # whatever Flower raises when the connection ends
@@ -148,6 +156,9 @@ class DeviceClientManager(ClientManager):
 
     def _check(self, newcomer: Identity) -> None:
         """Raise Refused if a newcomer does not fit the others."""
+        if self.classes and newcomer.classes != class_list(self.classes):
+            found, wanted = newcomer.classes or f"those of {newcomer.dataset}", class_list(self.classes)
+            raise Refused(f"its classes are {found}, the server's {wanted}: start it with --photos")
         reason = None if self.member is None else handshake.mismatch(newcomer, self.member)
         if reason is not None:
             raise Refused(reason)

@@ -40,6 +40,7 @@ class ServerSettings:
     plain: bool  # no table on a terminal
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
     token: bytes | None
+    classes: Sequence[str] = ()  # that clients with photos are told; none: they have names of their own
 
 
 def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSettings]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from dataclasses import replace
-from typing import Any, Callable, List, Tuple, Union
+from typing import Any, Callable, List, Sequence, Tuple, Union
 
 from federation.flags import Failure
 from federation.results import checkpoint
@@ -39,17 +39,22 @@ class DeviceServer(Server):
 
     It works with any strategy of Flower, and gives it sound results only, sorted by the clients' --cid. The price is
     that models are decoded and encoded more than once: strategies take and return them as bytes. `checkpoint` is what
-    is on disk, the global model included. Clients need the `token`, if there is one; if `quiet`, it is not told who
-    joins and leaves.
+    is on disk, the global model included. Clients need the `token`, if there is one, and are told the `classes`; if
+    `quiet`, it is not told who joins and leaves.
     """
 
     def __init__(
-        self, strategy: Strategy, settings: RunSettings, token: bytes | None = None, quiet: bool = False
+        self,
+        strategy: Strategy,
+        settings: RunSettings,
+        token: bytes | None = None,
+        quiet: bool = False,
+        classes: Sequence[str] = (),
     ) -> None:
         """Make the folder of results; raises Failure if that cannot be written."""
         self.checkpoint = settings.resumed or Checkpoint()
         self.outbound = Outbound(self.checkpoint.model, settings.half_precision)
-        self.clients = DeviceClientManager(token, self.checkpoint.member, quiet)
+        self.clients = DeviceClientManager(token, self.checkpoint.member, quiet, classes)
         super().__init__(client_manager=self.clients, strategy=strategy)
         self.settings = settings
         try:
@@ -148,7 +153,8 @@ class DeviceServer(Server):
         if central is not None:
             self.report.add_central_evaluation(*central)
         instructions = self.strategy.configure_evaluate(server_round, parameters, self.clients)
-        results, failures = self._ask("evaluate", server_round, instructions, checks.accept_evaluation)
+        answers, failures = self._ask("evaluate", server_round, instructions, checks.accept_evaluation)
+        results = [(client, result) for client, result in answers if result.num_examples > 0]
         loss, metrics = self.strategy.aggregate_evaluate(server_round, results, failures)
         for client, result in results:
             self.report.add_evaluation(client, result)

@@ -36,7 +36,7 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
     if not.
     """
     run = settings.run
-    server = DeviceServer(strategy, run, settings.token)
+    server = DeviceServer(strategy, run, settings.token, classes=settings.classes)
     address = settings.server_address
     print(f"clients connect with --server_address={' or '.join(map(str, reachable_addresses(address)))}")
     warn_if_readable(address, settings.certificates is not None, "--certificates")

@@ -17,6 +17,8 @@ import secrets
 import zlib
 from typing import TYPE_CHECKING, Mapping, Sequence, Tuple, get_type_hints
 
+from federation.flags import class_names
+
 import numpy as np
 from flwr.common import GetPropertiesIns, ReconnectIns, Scalar
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from flwr.server.client_proxy import ClientProxy  # which clients need not import
 
 Key = Tuple[bool, int, str]  # see `key_of`
+REMEDIES = {"mnist": "with --mnist", "photos": "with --photos", "cifar10": "without {}"}  # by the data set wanted
 MAX_TEXT = 300  # characters; what strangers send ends up on a terminal and in files
 
 
@@ -97,7 +100,9 @@ def fingerprint(model: Sequence[np.ndarray]) -> str:
 
 def class_list(names: Sequence[str]) -> str:
     """Names of classes as JSON, so that other names give another text; empty if there are none."""
-    return printable(json.dumps(list(names), ensure_ascii=False)) if names else ""
+    text = json.dumps(list(names), ensure_ascii=False) if names else ""
+    digest = f"... {zlib.crc32(text.encode()):08x}" if len(text) > MAX_TEXT else ""  # in place of the last ones
+    return printable(text[: MAX_TEXT - len(digest)] + digest)
 
 
 def printable(text: str) -> str:
@@ -112,9 +117,15 @@ def as_number(value: object) -> float | None:
     return None
 
 
-def question() -> dict[str, Scalar]:
-    """What the server asks a newcomer."""
-    return {"nonce": secrets.token_hex(16)}
+def question(classes: Sequence[str] = ()) -> dict[str, Scalar]:
+    """What the server asks a newcomer, and tells it: the names of the classes, if it knows them."""
+    told: dict[str, Scalar] = {"classes": json.dumps(list(classes))} if classes else {}
+    return {"nonce": secrets.token_hex(16), **told}
+
+
+def told_classes(config: Mapping[str, Scalar]) -> list[str]:
+    """The names of the classes in a `question()`; none if it has none. Raises ValueError if they cannot be such."""
+    return class_names(",".join(json.loads(str(config["classes"])))) if "classes" in config else []
 
 
 def answer(config: Mapping[str, Scalar], identity: Identity, token: bytes | None) -> dict[str, Scalar]:
@@ -158,9 +169,12 @@ def send_away(client: ClientProxy, identity: Identity | None, refused: Refused, 
 
 def mismatch(newcomer: Identity, member: Identity) -> str | None:
     """Why a client cannot take part in a federation with that member, and what to do; None if it can."""
+    if newcomer.script != member.script and newcomer.model != member.model:
+        found, wanted = (f"{who.script} ({who.model})" for who in (newcomer, member))
+        return f"it trains the model of {found}, this federation that of {wanted}: start {member.script}"
     if newcomer.dataset != member.dataset:
-        remedy = f"start it {'with' if member.dataset == 'mnist' else 'without'} --mnist"
-        return f"it has {newcomer.dataset}, this federation {member.dataset}: {remedy}"
+        remedy = REMEDIES.get(member.dataset, "").format("--photos" if newcomer.dataset == "photos" else "--mnist")
+        return f"it has {newcomer.dataset}, this federation {member.dataset}: start it {remedy}"
     if newcomer.num_clients != member.num_clients:
         reason = f"it has {newcomer.num_clients} partitions, this federation {member.num_clients}"
         return f"{reason}: start it with --num_clients {member.num_clients}"
@@ -169,9 +183,9 @@ def mismatch(newcomer: Identity, member: Identity) -> str | None:
         return f"it was started {found}, the others {wanted}: start it {wanted}"
     if newcomer.classes != member.classes:
         found, wanted = (who.classes or f"those of {who.dataset}" for who in (newcomer, member))
-        return f"its classes are {found}, this federation's {wanted}: make its partition again, with these"
+        remedy = "name them at the server (--classes)" if member.dataset == "photos" else "make its partition again"
+        return f"its classes are {found}, this federation's {wanted}: {remedy}"
     if newcomer.model != member.model:
-        found, wanted = (f"{who.script} ({who.model})" for who in (newcomer, member))
-        remedy = "start" if newcomer.script != member.script else "use the others'"
-        return f"it trains the model of {found}, this federation that of {wanted}: {remedy} {member.script}"
+        found, wanted = newcomer.model, member.model
+        return f"its model has {found}, this federation's {wanted}: use the others' {member.script}"
     return None

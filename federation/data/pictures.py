@@ -1,0 +1,146 @@
+"""Pictures that are decoded one at a time, when they are looked at: photos in a folder, and images of a partition."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Iterable, Protocol, Sequence
+
+from federation.data.hub import DataError
+from federation.data.images import decode_image
+from federation.data.partition_file import Examples
+from federation.data.photos import class_folders, photo_files
+from federation.files import replaced
+from federation.flags import MOST_CLASSES
+
+import numpy as np
+
+VALIDATE_EVERY = 10
+CLASSIFIER = "classifier.npz"
+
+
+class Picture(Protocol):
+    """An image that is decoded when it is looked at; `key` is the same for the same content."""
+
+    key: bytes
+
+    def pixels(self, size: int) -> np.ndarray | None:
+        """The image in colour, uint8 [size, size, 3]; None, after a line that says why, if it cannot be decoded."""
+
+
+class Array:
+    """A picture whose pixels are there: uint8 [height, width, 1 or 3]."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.image = image
+        self.key = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest()
+
+    def pixels(self, size: int) -> np.ndarray | None:
+        """The image, enlarged or made smaller; a grey one as colour."""
+        from PIL import Image  # here: a client of another kind does not need it
+
+        colour = np.broadcast_to(self.image, (*self.image.shape[:2], 3))
+        return np.asarray(Image.fromarray(np.ascontiguousarray(colour)).resize((size, size), Image.Resampling.BICUBIC))
+
+
+class Photo:
+    """A picture in a file, whose middle is taken."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self.path, self.key = path, key
+
+    def pixels(self, size: int) -> np.ndarray | None:
+        """The middle of the photo, as large as it can be."""
+        try:
+            return decode_image(self.path, (size, size, 3), fit=True)
+        except Exception as error:  # whatever Pillow stumbles over
+            _leave_out(self.path, error)
+            return None
+
+
+def pictures_of(images: Iterable[Any]) -> list[Picture]:
+    """The images of `Examples` as pictures: arrays become some, photos are."""
+    return [Array(image) if isinstance(image, np.ndarray) else image for image in images]
+
+
+class PhotoFolder:
+    """Photos in a folder for each class: photos/cup/1.jpg, photos/spoon/1.jpg... They may come and go.
+
+    A class may be without a photo or a folder here: others may have some.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str] = ()) -> None:
+        """Raises DataError if there is no such folder; see `choose_classes`."""
+        if not folder.is_dir():
+            raise DataError(f"{folder} is no folder: give one with a folder for each class in it", exit_code=2)
+        self.folder = folder
+        self.classes = list(classes)  # their places are the labels
+        self._keys: dict[Path, tuple[tuple[int, int], bytes]] = {}  # by time and size, of the files read so far
+
+    def choose_classes(self, told: Sequence[str] = ()) -> list[str]:
+        """Take the classes that the server has `told`; without any, those chosen before, or all that have a folder.
+
+        Raises DataError if these are not 2 to 100.
+        """
+        there = [name for name, _ in class_folders(self.folder)]
+        if told and list(told) != self.classes:
+            self.classes = list(told)
+            others = [name for name in there if name not in told]
+            left_out = f"; left out: {', '.join(others)}" if others else ""
+            print(f"{self.folder} has photos for the server's classes, {', '.join(told)}{left_out}")
+        if not self.classes:
+            if not 2 <= len(there) <= MOST_CLASSES:
+                raise DataError(
+                    f"{self.folder} has {len(there)} folders for classes ({', '.join(there)}), and 2 to {MOST_CLASSES} "
+                    f"are needed, such as {self.folder / 'cup'} and {self.folder / 'spoon'}; or name the classes at "
+                    "the server: --classes cup,spoon",
+                    exit_code=2,
+                )
+            self.classes = there
+        return self.classes
+
+    def read(self) -> tuple[Examples, Examples]:
+        """The photos that are there now: those to train on and, every tenth by its content, those to validate on."""
+        photos = self.read_all()
+        validates = [int.from_bytes(photo.key[:8], "big") % VALIDATE_EVERY == 0 for photo in photos.images]
+        train, validation = np.flatnonzero(np.logical_not(validates)), np.flatnonzero(validates)
+        return Examples(*(part[train] for part in photos)), Examples(*(part[validation] for part in photos))
+
+    def read_all(self) -> Examples:
+        """All photos that are there now."""
+        folders = dict(class_folders(self.folder))
+        found: list[tuple[Photo, int]] = []
+        for label, name in enumerate(self.classes):
+            for path in photo_files(folders[name]) if name in folders else ():
+                key = self._key(path)
+                if key:
+                    found.append((Photo(path, key), label))
+        images = np.empty(len(found), object)
+        images[:] = [photo for photo, _ in found]
+        return Examples(images, np.array([label for _, label in found], np.int64))
+
+    def keep(self, weights: np.ndarray) -> None:
+        """Write a classifier beside the photos; that this is not possible is no reason to end."""
+        try:
+            with replaced(self.folder / CLASSIFIER) as file:
+                np.savez(file, weights=weights, classes=np.array(self.classes))
+        except OSError as error:
+            print(f"{self.folder / CLASSIFIER} cannot be written: {error.strerror or error}")
+
+    def _key(self, path: Path) -> bytes:
+        """The hash of a file's content; empty if it cannot be read, which is told once."""
+        try:
+            status = path.stat()
+            version = status.st_mtime_ns, status.st_size
+            if self._keys.get(path, (None,))[0] != version:
+                self._keys[path] = version, b""
+                self._keys[path] = version, hashlib.sha256(path.read_bytes()).digest()
+        except FileNotFoundError:  # gone in the meantime
+            return b""
+        except OSError as error:
+            _leave_out(path, error)
+        return self._keys.get(path, (None, b""))[1]
+
+
+def _leave_out(path: Path, error: Exception) -> None:
+    print(f"{path} is left out: {getattr(error, 'strerror', None) or error}")

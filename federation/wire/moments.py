@@ -1,0 +1,51 @@
+"""Moments: what clients send that learn in closed form, and whether something can be that. For both sides.
+
+Two arrays: the upper triangle of the mean of x xT, row by row, and the mean of x yT. x are the features of an image
+with a 1 at their end [n], y is 1 for its class and 0 for the others [classes]. A mean over several clients' images is
+the mean of their moments, weighted by how many images each has: what FedAvg computes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Sequence
+
+import numpy as np
+
+TOLERANCE = 0.01  # of what float16 has rounded
+
+
+def triangle_of(matrix: np.ndarray) -> np.ndarray:
+    """The upper triangle of a symmetric matrix [n, n], row by row: n * (n + 1) / 2 numbers."""
+    return matrix[np.triu_indices(len(matrix))]
+
+
+def matrix_of(triangle: np.ndarray) -> np.ndarray:
+    """The symmetric matrix with that upper triangle, in float64 [n, n]."""
+    n = math.isqrt(2 * len(triangle))
+    matrix = np.zeros((n, n))
+    matrix[np.triu_indices(n)] = triangle
+    return matrix + np.triu(matrix, 1).T
+
+
+def are_moments(model: Sequence[np.ndarray]) -> bool:
+    """Whether a model has the shapes of moments, which no other one has."""
+    if [array.ndim for array in model] != [1, 2]:
+        return False
+    n = len(model[1])
+    return len(model[0]) == n * (n + 1) // 2
+
+
+def check_moments(model: Sequence[np.ndarray]) -> None:
+    """Raise ValueError if finite arrays of these shapes cannot be the moments of any images."""
+    matrix, products = matrix_of(model[0]), model[1].astype(np.float64)
+    means = matrix[-1]  # of x
+    if abs(means[-1] - 1) > TOLERANCE:
+        raise ValueError(f"its moments are none: the mean of 1 is {means[-1]:.4g} there")
+    if (np.abs(products.sum(1) - means) > TOLERANCE * (1 + np.abs(means))).any() or products[-1].min() < 0:
+        raise ValueError("its moments are none: each image has one class, and they say otherwise")
+    scale = np.trace(matrix) / len(matrix)
+    try:  # the inputs are rounded: a little is added, much less than to find a solution
+        np.linalg.cholesky((matrix + 10 * TOLERANCE * scale * np.eye(len(matrix))).astype(np.float32))
+    except np.linalg.LinAlgError:
+        raise ValueError("its moments are none: their matrix is not positive") from None
