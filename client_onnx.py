@@ -52,7 +52,7 @@ def open_backbone() -> onnxruntime.InferenceSession:
     """Load the backbone; raises DataError if the file is not one."""
     advice = f"{BACKBONE.parent / 'README.md'} says where it comes from."
     with explained(f"Cannot use {BACKBONE}", advice, exit_code=2):
-        backbone = onnxruntime.InferenceSession(BACKBONE.read_bytes(), options, providers=["CPUExecutionProvider"])
+        backbone = onnxruntime.InferenceSession(str(BACKBONE), options, providers=["CPUExecutionProvider"])
         found = [(output.name, output.shape[1:]) for output in backbone.get_outputs()]
         if found != [("features", [BACKBONE_FEATURES])]:
             raise ValueError(f"it has the outputs {found}, and not {BACKBONE_FEATURES} features")
@@ -102,7 +102,7 @@ def solve(parameters: NDArrays) -> NDArray:
     infinity, for a class that no client has an image of.
     """
     matrix, products = matrix_of(parameters[0]), parameters[1].astype(np.float64)
-    matrix += (RIDGE * np.trace(matrix) / len(matrix) + 1e-6) * np.eye(len(matrix))
+    matrix[np.diag_indices(len(matrix))] += RIDGE * np.trace(matrix) / len(matrix) + 1e-6
     weights = np.linalg.solve(matrix, products).astype(np.float32)
     weights[-1, products[-1] == 0] = -np.inf
     return weights

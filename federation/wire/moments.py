@@ -23,9 +23,10 @@ def triangle_of(matrix: np.ndarray) -> np.ndarray:
 def matrix_of(triangle: np.ndarray) -> np.ndarray:
     """The symmetric matrix with that upper triangle, in float64 [n, n]."""
     n = math.isqrt(2 * len(triangle))
-    matrix = np.zeros((n, n))
-    matrix[np.triu_indices(n)] = triangle
-    return matrix + np.triu(matrix, 1).T
+    matrix = np.empty((n, n))
+    rows, columns = np.triu_indices(n)
+    matrix[rows, columns] = matrix[columns, rows] = triangle
+    return matrix
 
 
 def are_moments(model: Sequence[np.ndarray]) -> bool:
