@@ -52,6 +52,7 @@ def open_backbone() -> onnxruntime.InferenceSession:
     """Load the backbone; raises DataError if the file is not one."""
     advice = f"{BACKBONE.parent / 'README.md'} says where it comes from."
     with explained(f"Cannot use {BACKBONE}", advice, exit_code=2):
+        BACKBONE.stat()  # its error is clearer than ONNX Runtime's
         backbone = onnxruntime.InferenceSession(str(BACKBONE), options, providers=["CPUExecutionProvider"])
         found = [(output.name, output.shape[1:]) for output in backbone.get_outputs()]
         if found != [("features", [BACKBONE_FEATURES])]:
@@ -117,6 +118,7 @@ class Model:
 
 def build_model(dataset: str, num_classes: int = 10) -> Model:
     """Return an untrained model; the data sets "mnist" and "cifar10" have ten classes."""
+    open_backbone()  # to hear now if it cannot be used
     return Model(num_classes)
 
 
@@ -181,7 +183,7 @@ class PhotoClient(FlowerClient):
     def choose_classes(self, told: list[str]) -> list[str]:
         """Take the classes that the server has `told`; the folders' names, if it has none. Return them."""
         classes = self.photos.choose_classes(told)
-        self.model = build_model("photos", len(classes))
+        self.model = Model(len(classes))
         return classes
 
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
@@ -197,9 +199,8 @@ class PhotoClient(FlowerClient):
 
 
 def make_client(settings: ClientSettings) -> FlowerClient:
-    """Load this client's partition or find its photos, take a share of this machine's cores, check the backbone."""
+    """Load this client's partition or find its photos, and take a share of this machine's cores."""
     settings.threads.share_cores(set_threads, most=4)
-    open_backbone()
     if settings.dataset == "photos":
         return PhotoClient(PhotoFolder(settings.partitioning.data_dir))
     return FlowerClient(settings.dataset, *load_partition(settings.partitioning, settings.cid))

@@ -93,15 +93,23 @@ def _number(text: str, limits: str, is_in_range: Callable[[float], bool]) -> flo
 
 
 def class_names(text: str) -> list[str]:
-    """Convert from names of 2 to 100 classes with commas between them; each is the name of a folder, too."""
-    names = [unicodedata.normalize("NFC", name.strip()) for name in text.split(",")]
+    """Convert from names of classes with commas between them."""
+    try:
+        return checked_names(text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be names such as cup,spoon, not {text!r}: {error}") from None
+
+
+def checked_names(names: object) -> list[str]:
+    """The names of 2 to 100 classes, each of which a folder can have, too; raises ValueError if they are not that."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("they are no list of names")
+    names = [unicodedata.normalize("NFC", name.strip()) for name in names]
     if not 2 <= len(set(names)) == len(names) <= MOST_CLASSES:
-        raise argparse.ArgumentTypeError(
-            f"must be 2 to {MOST_CLASSES} different names, such as cup,spoon, not {text!r}"
-        )
+        raise ValueError(f"they have to be 2 to {MOST_CLASSES} different ones")
     for name in names:
         if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME or "/" in name or name.startswith("."):
-            raise argparse.ArgumentTypeError(f"must be names that a folder can have, and {name!r} is none")
+            raise ValueError(f"{name!r} is no name for a folder")
     return names
 
 

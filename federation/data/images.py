@@ -40,7 +40,9 @@ def decode_image(file: Path | BinaryIO, shape: tuple[int, int, int], fit: bool =
             image.draft(None, (4 * width, 4 * height))  # a JPEG is decoded in an eighth of the size, if that is enough
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it has {image.width} x {image.height} pixels, too many to decode")
-            decoded = _upright_and_opaque(image).convert("L" if channels == 1 else "RGB")
+            decoded, mode = _upright_and_opaque(image), "L" if channels == 1 else "RGB"
+    if decoded.mode != mode:  # else it would be a copy
+        decoded = decoded.convert(mode)
     if fit:
         decoded = ImageOps.fit(decoded, (width, height), Image.Resampling.LANCZOS)
     if decoded.size != (width, height):

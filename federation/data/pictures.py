@@ -75,6 +75,7 @@ class PhotoFolder:
             raise DataError(f"{folder} is no folder: give one with a folder for each class in it", exit_code=2)
         self.folder = folder
         self.classes = list(classes)  # their places are the labels
+        self._untaught: list[str] = []
         self._keys: dict[Path, tuple[tuple[int, int], bytes]] = {}  # by time and size, of the files read so far
 
     def choose_classes(self, told: Sequence[str] = ()) -> list[str]:
@@ -91,9 +92,8 @@ class PhotoFolder:
         if not self.classes:
             if not 2 <= len(there) <= MOST_CLASSES:
                 raise DataError(
-                    f"{self.folder} has {len(there)} folders for classes ({', '.join(there)}), and 2 to {MOST_CLASSES} "
-                    f"are needed, such as {self.folder / 'cup'} and {self.folder / 'spoon'}; or name the classes at "
-                    "the server: --classes cup,spoon",
+                    f"{self.folder} has {len(there)} of 2 to {MOST_CLASSES} folders for classes ({', '.join(there)}): "
+                    f"make some, such as {self.folder / 'cup'}, or name the classes at the server: --classes cup,spoon",
                     exit_code=2,
                 )
             self.classes = there
@@ -120,7 +120,15 @@ class PhotoFolder:
         return Examples(images, np.array([label for _, label in found], np.int64))
 
     def keep(self, weights: np.ndarray) -> None:
-        """Write a classifier beside the photos; that this is not possible is no reason to end."""
+        """Write a classifier beside the photos; that this is not possible is no reason to end.
+
+        Its weights [features + 1, classes] are minus infinity in the last row for a class of which there is no photo.
+        """
+        untaught = [name for name, bias in zip(self.classes, weights[-1]) if np.isinf(bias)]
+        if untaught != self._untaught:
+            self._untaught = untaught
+            if untaught:
+                print(f"no client has photos of {', '.join(untaught)}: that is never recognised")
         try:
             with replaced(self.folder / CLASSIFIER) as file:
                 np.savez(file, weights=weights, classes=np.array(self.classes))

@@ -57,6 +57,6 @@ class RunFile:
 
 def _plain(value: object) -> object:
     """A flag's value if it can be shown; of a secret, only that there is one."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, float, str, list)):
         return value
     return str(value) if isinstance(value, (Path, Address)) else "secret"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -40,7 +40,7 @@ class ServerSettings:
     plain: bool  # no table on a terminal
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
     token: bytes | None
-    classes: Sequence[str] = ()  # that clients with photos are told; none: they have names of their own
+    classes: list[str] = field(default_factory=list)  # that clients with photos are told; none: their own
 
 
 def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSettings]:

@@ -17,7 +17,7 @@ import secrets
 import zlib
 from typing import TYPE_CHECKING, Mapping, Sequence, Tuple, get_type_hints
 
-from federation.flags import class_names
+from federation.flags import checked_names
 
 import numpy as np
 from flwr.common import GetPropertiesIns, ReconnectIns, Scalar
@@ -125,7 +125,7 @@ def question(classes: Sequence[str] = ()) -> dict[str, Scalar]:
 
 def told_classes(config: Mapping[str, Scalar]) -> list[str]:
     """The names of the classes in a `question()`; none if it has none. Raises ValueError if they cannot be such."""
-    return class_names(",".join(json.loads(str(config["classes"])))) if "classes" in config else []
+    return checked_names(json.loads(str(config["classes"]))) if "classes" in config else []
 
 
 def answer(config: Mapping[str, Scalar], identity: Identity, token: bytes | None) -> dict[str, Scalar]:
@@ -183,7 +183,8 @@ def mismatch(newcomer: Identity, member: Identity) -> str | None:
         return f"it was started {found}, the others {wanted}: start it {wanted}"
     if newcomer.classes != member.classes:
         found, wanted = (who.classes or f"those of {who.dataset}" for who in (newcomer, member))
-        remedy = "name them at the server (--classes)" if member.dataset == "photos" else "make its partition again"
+        is_partition = member.dataset != "photos"
+        remedy = "make its partition again, with these" if is_partition else "name them at the server (--classes)"
         return f"its classes are {found}, this federation's {wanted}: {remedy}"
     if newcomer.model != member.model:
         found, wanted = newcomer.model, member.model

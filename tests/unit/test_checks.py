@@ -7,6 +7,7 @@ import math
 
 from federation.server.checks import MAX_EXAMPLES, accept_evaluation, accept_fit
 from federation.wire.models import decode
+from federation.wire.moments import are_moments, triangle_of
 
 import numpy as np
 import pytest
@@ -116,7 +117,44 @@ def test_numbers_are_taken_as_near_as_can_be(dtype, numbers, model_dtype, accept
 def test_a_number_of_examples_that_nobody_has(examples):
     expected = f"it claims {examples} examples"
     assert reason(accept_fit, fit_result(MODEL, examples), MODEL) == expected
-    assert reason(accept_evaluation, evaluation(0.5, examples)) == expected
+    if examples != 0:  # who has nothing to test on says so
+        assert reason(accept_evaluation, evaluation(0.5, examples)) == expected
+
+
+def moments(number: int = 50, n: int = 5, num_classes: int = 3, dtype: str = "f2") -> list[np.ndarray]:
+    """The moments of random features, as client_onnx.py makes them."""
+    random = np.random.default_rng(number)
+    x = np.hstack([random.random((number, n - 1)) * 6, np.ones((number, 1))])
+    y = np.eye(num_classes)[random.integers(0, num_classes, number)]
+    return [triangle_of(x.T @ x / number).astype(dtype), (x.T @ y / number).astype(dtype)]
+
+
+@pytest.mark.parametrize(("number", "n", "num_classes"), [(1, 5, 3), (50, 5, 3), (3, 200, 100), (1000, 961, 2)])
+def test_moments_of_images_are_taken(number, n, num_classes):
+    model = moments(number, n, num_classes)
+    assert are_moments(model)
+    accept_fit(fit_result(model), [np.zeros_like(array) for array in model])
+
+
+SPOILT = {
+    "no mean": (lambda a, b: (a * 2, b * 2), "the mean of 1 is 2 there"),
+    "nothing": (lambda a, b: (a * 0, b * 0), "the mean of 1 is 0 there"),
+    "other classes": (lambda a, b: (a, b[::-1]), "each image has one class, and they say otherwise"),
+    "fewer than none": (lambda a, b: (a, b + [[3, -3, 0]]), "each image has one class, and they say otherwise"),
+    "negative": (lambda a, b: (a - 30 * (np.arange(len(a)) == 0), b), "their matrix is not positive"),
+    "stretched": (lambda a, b: (a + 90 * (np.arange(len(a)) == 1), b), "their matrix is not positive"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_what_cannot_be_the_moments_of_any_images(kind):
+    spoil, expected = SPOILT[kind]
+    spoilt = [array.astype("f2") for array in spoil(*moments(dtype="f8"))]
+    assert reason(accept_fit, fit_result(spoilt), moments()) == f"its moments are none: {expected}"
+
+
+def test_which_models_are_moments():
+    assert not any(map(are_moments, ([], MODEL, MODEL[::-1], [np.zeros(10), np.zeros((5, 2))], moments()[:1])))
 
 
 @pytest.mark.parametrize("loss", [math.nan, -math.inf])

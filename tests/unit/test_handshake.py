@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, fields
 
 from federation.wire.handshake import (
@@ -17,6 +18,7 @@ from federation.wire.handshake import (
     printable,
     proof,
     question,
+    told_classes,
 )
 
 import numpy as np
@@ -109,7 +111,23 @@ MISFITS = [  # the newcomer, the member, the sentence
     (
         {"model": "odd"},
         {},
-        f"it trains the model of client_pytorch.py (odd), this federation {OURS}: use the others' client_pytorch.py",
+        "its model has odd, this federation's 2 arrays, 8 numbers, 00c0ffee: use the others' client_pytorch.py",
+    ),
+    (
+        {"script": "client_onnx.py", "dataset": "photos", "model": "moments", "num_clients": 0},
+        {},
+        f"it trains the model of client_onnx.py (moments), this federation {OURS}: start client_pytorch.py",
+    ),
+    (
+        {"dataset": "photos"},
+        {"dataset": "cifar10"},
+        "it has photos, this federation cifar10: start it without --photos",
+    ),
+    ({}, {"dataset": "photos"}, "it has mnist, this federation photos: start it with --photos"),
+    (
+        {"dataset": "photos", "classes": '["cup", "fork"]'},
+        {"dataset": "photos", "classes": '["cup", "spoon"]'},
+        'its classes are ["cup", "fork"], this federation\'s ["cup", "spoon"]: name them at the server (--classes)',
     ),
 ]
 
@@ -123,8 +141,26 @@ def test_a_list_of_classes_is_another_text_for_other_names():
     assert class_list([]) == "" and class_list(["cat", "Bär"]) == '["cat", "Bär"]'
     others = [["cat", "dog"], ["dog", "cat"], ["cat, dog"], ["cat", "dog", ""], ["cat ", "dog"]]
     assert len({class_list(names) for names in others}) == len(others)
-    text = class_list([f"{i} {'x' * 100}\u202e" for i in range(9)])
-    assert printable(text) == text  # as the server reads it
+    long = [f"{i} {'x' * 100}\u202e" for i in range(9)]
+    assert class_list(long) != class_list([*long, "and one more"])
+    assert printable(class_list(long)) == class_list(long)  # as the server reads it
+
+
+def test_classes_are_told_in_a_question_and_those_of_a_strange_server_are_refused():
+    names = [f"Bär {i}" for i in range(100)]
+    assert told_classes(question(names)) == names and told_classes(question()) == []
+    for strange in (
+        "[]",
+        '["one"]',
+        '["a", "../b"]',
+        '{"a": 1}',
+        "no JSON",
+        3,
+        '["a", "a"]',
+        json.dumps(["x", *names]),
+    ):
+        with pytest.raises(ValueError):
+            told_classes({"nonce": "0", "classes": strange})
 
 
 def test_a_fingerprint_tells_models_apart_by_shapes_and_types():
