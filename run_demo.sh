@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # A whole federation on this machine: a server and two clients, each a process of its own, learn to read digits. The
-# clients are in PyTorch, with --tf in TensorFlow.
+# clients are in PyTorch, with --tf in TensorFlow; with --onnx they look through a network that is trained already.
 #
 #     ./run_demo.sh
 #     ./run_demo.sh --tf
+#     ./run_demo.sh --onnx
 #
 # Needs Python 3.9 to 3.13. The first run installs the requirements into .venv and needs the internet for that; later
 # runs do not. The digits are those in sample_data/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
-framework=pytorch
+usage() { sed -n '2,10s/^# \{0,1\}//p' "$0"; }
+framework=pytorch rounds=3
 case "$#:${1:-}" in
     0:) ;;
     1:--tf) framework=tf ;;
+    1:--onnx) framework=onnx rounds=1 ;; # more of them bring nothing new
     1:-h | 1:--help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
 esac
@@ -31,8 +33,8 @@ trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT # leaves no process behind
 echo "== making two partitions of the sample, and its test split"
 $python -m federation.data --mnist --num_clients 2 --cid 0 1 --test --data_dir sample_data
 
-echo "== starting the server and two clients in $framework; their output goes to $results/client_*.log"
-$python server.py --rounds 3 --min_num_clients 2 --sample_fraction 1.0 --server_address "127.0.0.1:$port" \
+echo "== starting the server and two clients with $framework; their output goes to $results/client_*.log"
+$python server.py --rounds "$rounds" --min_num_clients 2 --sample_fraction 1.0 --server_address "127.0.0.1:$port" \
     --evaluate_with "$framework" --mnist --data_dir sample_data --results_dir "$results" &
 server=$!
 for cid in 0 1; do

@@ -29,9 +29,10 @@ install_into() { # folder in the root file system, then what to install
 }
 install_into pytorch -r requirements_pytorch.txt
 install_into tf -r requirements_tf.txt
+install_into onnx -r requirements_onnx.txt
 install_into avoided --no-deps torch==2.10.0 # with the rest from pytorch/
 mkdir "$root/client"
-cp -r client_*.py federation "$root/client"
+cp -r client_*.py federation backbone "$root/client"
 "$python" -m federation.data --mnist --cid 0 --num_clients 50 --data_dir sample_data
 mkdir -p "$root/client/data/mnist/50"
 cp sample_data/mnist/50/0.npz "$root/client/data/mnist/50"
@@ -39,7 +40,7 @@ cp sample_data/mnist/50/0.npz "$root/client/data/mnist/50"
 emulate() { # processor, packages, then the command
     chroot "$root" env -C /client "QEMU_CPU=$1" "PYTHONPATH=$2" HOME=/root python3 "${@:3}"
 }
-for framework in pytorch tf; do
+for framework in pytorch tf onnx; do
     for processor in cortex-a53 cortex-a72; do
         echo "== client_$framework.py on $processor"
         address=$(PYTHONPATH=tests "$python" -c 'import processes; print(processes.free_address())')

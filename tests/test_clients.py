@@ -41,6 +41,20 @@ def test_mnist_is_learnt(processes, mnist, framework):
         assert row["device"] and float(row["peak_memory_mb"]) > 0 and 0 < float(row["seconds"]) < 300
 
 
+def test_one_round_is_enough_with_a_network_that_is_trained_already(processes, mnist):
+    """On digits, of which it has seen none."""
+    server_arguments = ("--rounds", 2, "--evaluate_with", "onnx", "--mnist", "--data_dir", mnist, "--fit_seconds", 3600)
+    client_arguments = ("--mnist", "--num_clients", 10, "--data_dir", mnist)
+    run = federate(processes, "client_onnx.py", server_arguments, client_arguments)
+    accuracies = [float(row["central_accuracy"]) for row in run.rounds]
+    assert accuracies[0] == accuracies[1] > 0.85  # with 810 images
+    new, known = (float(row["seconds"]) for row in run.client_rows if row["cid"] == "0")
+    assert known < new / 3
+    assert sum(float(row[column]) for row in run.client_rows for column in ("sent_mb", "received_mb")) < 8
+    with np.load(run.results / "model.npz") as model:
+        assert [(model[name].dtype.str, model[name].size) for name in model.files] == [("<f2", 462241), ("<f2", 9610)]
+
+
 def test_clients_on_one_machine_share_its_cores(processes, mnist):
     """With more threads than cores, a round would take minutes."""
     cores = len(os.sched_getaffinity(0))

@@ -18,12 +18,12 @@ def running_in(session: int) -> list[str]:
     return [line for line in lines.splitlines() if line.split()[0] == str(session) and line.split()[1][0] != "Z"]
 
 
-@pytest.mark.parametrize("flags", [[], ["--tf"]])
-def test_demo(start, flags):
+@pytest.mark.parametrize(("flags", "rounds", "accuracy"), [([], 3, 0.95), (["--tf"], 3, 0.95), (["--onnx"], 1, 0.9)])
+def test_demo(start, flags, rounds, accuracy):
     demo = start("run_demo.sh", *flags, python="bash", start_new_session=True)
     assert demo.exit_code() == 0, demo.output
-    assert demo.output.count(": 2 results and 0 failures") == 3
-    assert float(re.search(r"round 3: .* central accuracy (\S+),", demo.output).group(1)) >= 0.95
+    assert demo.output.count(": 2 results and 0 failures") == rounds
+    assert float(re.search(rf"round {rounds}: .* central accuracy (\S+),", demo.output).group(1)) >= accuracy
     folder = ROOT / re.search(r"results in (\S+)", demo.output).group(1)
     assert {"rounds.csv", "clients.csv", "model.npz", "history.png"} <= {path.name for path in folder.iterdir()}
     assert running_in(demo.popen.pid) == []

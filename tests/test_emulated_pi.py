@@ -16,5 +16,5 @@ def test_emulated_pi(tmp_path):
     if result.returncode == 77:
         pytest.skip(result.stdout.splitlines()[-1])
     assert result.returncode == 0, result.stdout
-    assert result.stdout.count("round 1: 1 results and 0 failures") == 4  # two frameworks on two processors
+    assert result.stdout.count("round 1: 1 results and 0 failures") == 6  # three clients on two processors
     assert "it dies with an illegal instruction, as expected" in result.stdout

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FRAMEWORKS
 from processes import ROOT
 
 PYTHONS = ["3.13", *(pytest.param(python, marks=pytest.mark.slow) for python in ("3.9", "3.10", "3.11", "3.12"))]
+PACKAGES = {"pytorch": "torch", "tf": "tensorflow", "onnx": "onnxruntime"}
 # The Python, NumPy and, for TensorFlow, protobuf of NVIDIA's images, as far as known.
 IMAGES = [
     ("pytorch", "3.8", ["numpy==1.21.0"]),
@@ -20,10 +20,12 @@ IMAGES = [
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_requirements_resolve_on_a_board(framework, python):
+@pytest.mark.parametrize(
+    ("framework", "package"), [("pytorch", "torch"), ("tf", "tensorflow"), ("onnx", "onnxruntime")]
+)
+def test_requirements_resolve_on_a_board(framework, package, python):
     versions = resolve(f"requirements_{framework}.txt", "aarch64-manylinux_2_28", python)
-    assert versions["torch" if framework == "pytorch" else "tensorflow"]
+    assert versions[package]
     assert not [name for name in versions if "nvidia" in name or "cuda" in name]
 
 

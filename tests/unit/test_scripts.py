@@ -14,7 +14,7 @@ from processes import ROOT, free_address
 import server
 
 CLIENTS = "client_pytorch.py", "client_tf.py"
-SCRIPTS = *CLIENTS, "server.py", "flower_app.py"
+SCRIPTS = *CLIENTS, "client_onnx.py", "server.py", "flower_app.py"
 ROOMS = "data", "wire", "client", "server", "results", "engine"
 
 
@@ -64,6 +64,14 @@ def test_both_clients_have_the_same_rooms_in_the_same_order():
     ]  # fmt: skip
 
 
+def test_the_client_without_steps_of_training_has_those_that_are_left():
+    rooms = [name for name in outline("client_onnx.py") if name in outline("client_pytorch.py")]
+    assert rooms == [
+        "build_model", "test", "get_parameters", "set_parameters", "FlowerClient", "FlowerClient.__init__",
+        "FlowerClient.get_parameters", "FlowerClient.fit", "FlowerClient.evaluate", "make_client", "main",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["one_cycle", "FlowerClient", "main"])
 def test_what_both_scripts_have_in_common(name):
     assert source_of("client_pytorch.py", name) == source_of("client_tf.py", name)
@@ -75,7 +83,7 @@ def test_both_clients_have_the_same_constants():
     assert first == second
 
 
-@pytest.mark.parametrize("script", CLIENTS)
+@pytest.mark.parametrize("script", [*CLIENTS, "client_onnx.py"])
 def test_the_number_of_partitions_is_the_same_everywhere(script):
     assert constants(script)["NUM_CLIENTS"] == partitions.NUM_CLIENTS
 
