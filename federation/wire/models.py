@@ -170,7 +170,7 @@ def in_models_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _halved(array: np.ndarray) -> np.ndarray:
     """An array in float16 if that is how its like is sent, and if all of its numbers are in range."""
     if array.dtype != np.float32 or array.ndim < 2:
-        return _widened(array)
+        return array
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
     return half if np.isfinite(half).all() else array
@@ -185,7 +185,8 @@ def _change(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     """What has to be added to the old array, in float16; if that cannot be sent so, the new array."""
     if new.dtype.kind in "fiu" and new.shape == old.shape and old.dtype == np.float32:
         with np.errstate(over="ignore", invalid="ignore"):  # of a training that went wrong
-            change = _halved((new - old).astype(np.float32))
+            change = (new - old).astype(np.float32)
+            change = change.astype(np.float16) if new.dtype == np.float16 else _halved(change)
         if change.dtype == np.float16:
             return change
     return _widened(new)

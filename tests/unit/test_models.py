@@ -94,6 +94,16 @@ def test_a_difference_is_small_and_added_to_the_servers_own_model():
     assert size(FitIns(outbound.shortest, {})) < 0.5 * whole and size(FitRes(OK, sent, 1, {})) < 0.5 * whole
 
 
+def test_a_model_that_is_in_float16_itself_takes_no_more_bytes():
+    model, new = ([RANDOM.random(shape).astype(np.float16) for shape in ((5000,), (10, 64))] for _ in range(2))
+    client = Inbound()
+    outbound = arrive_at(client, model)
+    answer = client.answer(encoded(new))
+    assert max(size(FitIns(sent, {})) for sent in (outbound.shortest, answer)) < size(FitIns(outbound.whole, {}))
+    for array, expected in zip(parameters_to_ndarrays(decode_result(answer, model)), new, strict=True):
+        assert array.dtype == np.float16 and np.abs(array - expected).max() < 2e-3
+
+
 @pytest.mark.parametrize("number", [65_520, -1e6, np.finfo(np.float32).max])
 def test_arrays_beyond_the_range_of_float16_stay_as_they_are(number):
     model = [np.array([[number, 1 / 3]], np.float32), np.array([[1 / 3]], np.float32)]
