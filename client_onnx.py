@@ -170,7 +170,8 @@ class FlowerClient(fl.client.NumPyClient):
         """Test the global model on images of this client that it does not learn from."""
         set_parameters(self.model, parameters)
         loss, accuracy = test(self.model, self.validation_set)
-        return loss, len(self.validation_set.labels), {"accuracy": accuracy}
+        _, tested = look(self.validation_set)  # all but what cannot be decoded
+        return loss, len(tested), {"accuracy": accuracy}
 
 
 class PhotoClient(FlowerClient):
@@ -217,10 +218,7 @@ def main() -> None:
     )
     parser.add_argument("--mnist", action="store_true", help="the digits of MNIST (default: CIFAR-10)")
     parser.add_argument(
-        "--photos",
-        type=path,
-        metavar="FOLDER",
-        help="photos of this device, in a folder for each class, instead of a partition (default: a partition)",
+        "--photos", type=path, metavar="FOLDER", help="photos of its own, in a folder for each class (default: none)"
     )
     args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
     stay_connected(make_client(settings), settings)

@@ -135,7 +135,7 @@ def central_evaluation(
         test_set, names = load_test_split(dataset, data_dir), test_class_names(dataset, data_dir)
     else:
         model = client.build_model("photos", len(photos.classes))
-        test_set, names = photos.read_all(), photos.classes
+        test_set, names = photos.read_test_set(), photos.classes
     labels = np.unique(test_set.labels)
     places = [np.flatnonzero(test_set.labels == label) for label in labels]
     classes = [Examples(test_set.images[place], test_set.labels[place]) for place in places]

@@ -11,7 +11,6 @@ from typing import Any, Callable
 from federation.client.about import vital_signs
 from federation.client.power import Meter
 from federation.client.threads import Threads
-from federation.data.hub import DataError
 from federation.flags import Failure
 from federation.wire import handshake
 from federation.wire.handshake import class_list, fingerprint
@@ -63,7 +62,7 @@ class ClientWrapper:
     def answer(self, task: str, instruction: Any) -> Any:
         """Return Flower's result of a task, such as "fit".
 
-        Raises Refused if the server does not want this client, DataError if its data cannot be used.
+        Raises Refused if the server does not want this client, Failure if this client cannot say who it is.
         """
         tasks: dict[str, Callable[[Any], Any]] = {
             "get_properties": self._get_properties,
@@ -73,11 +72,13 @@ class ClientWrapper:
         }
         try:
             return tasks[task](instruction)
-        except (handshake.Refused, DataError):
+        except handshake.Refused:
             raise
         except Lacks:
             return failure(task, "it lacks that model", LACKS_MODEL)
         except Failure as error:
+            if task == "get_properties":  # an answer without an identity is that of a plain Flower client
+                raise
             print(error)
             return failure(task, f"{error}")
         except Exception as error:

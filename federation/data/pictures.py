@@ -11,7 +11,7 @@ from federation.data.images import decode_image
 from federation.data.partition_file import Examples
 from federation.data.photos import class_folders, photo_files
 from federation.files import replaced
-from federation.flags import MOST_CLASSES
+from federation.flags import MOST_CLASSES, Failure
 
 import numpy as np
 
@@ -69,26 +69,26 @@ class PhotoFolder:
     A class may be without a photo or a folder here: others may have some.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path) -> None:
         """Raises DataError if there is no such folder; see `choose_classes`."""
         if not folder.is_dir():
             raise DataError(f"{folder} is no folder: give one with a folder for each class in it", exit_code=2)
         self.folder = folder
-        self.classes = list(classes)  # their places are the labels
+        self.classes: list[str] = []  # their places are the labels
         self._untaught: list[str] = []
         self._keys: dict[Path, tuple[tuple[int, int], bytes]] = {}  # by time and size, of the files read so far
 
     def choose_classes(self, told: Sequence[str] = ()) -> list[str]:
         """Take the classes that the server has `told`; without any, those chosen before, or all that have a folder.
 
-        Raises DataError if these are not 2 to 100.
+        Raises Failure if these are not 2 to 100, or if the folder cannot be read.
         """
-        there = [name for name, _ in class_folders(self.folder)]
+        there = [*self._folders()]
         if told and list(told) != self.classes:
             self.classes = list(told)
             others = [name for name in there if name not in told]
-            left_out = f"; left out: {', '.join(others)}" if others else ""
-            print(f"{self.folder} has photos for the server's classes, {', '.join(told)}{left_out}")
+            left_out = f"; left out in {self.folder}: {', '.join(others)}" if others else ""
+            print(f"the classes are {', '.join(told)}{left_out}")
         if not self.classes:
             if not 2 <= len(there) <= MOST_CLASSES:
                 raise DataError(
@@ -106,9 +106,17 @@ class PhotoFolder:
         train, validation = np.flatnonzero(np.logical_not(validates)), np.flatnonzero(validates)
         return Examples(*(part[train] for part in photos)), Examples(*(part[validation] for part in photos))
 
+    def read_test_set(self) -> Examples:
+        """All photos that can be decoded; raises DataError if there are none."""
+        photos = self.read_all()
+        can_be = [i for i, photo in enumerate(photos.images) if photo.pixels(8) is not None]
+        if not can_be:
+            raise DataError(f"{self.folder} has no photo of {', '.join(self.classes)} to test on", exit_code=2)
+        return Examples(*(part[can_be] for part in photos))
+
     def read_all(self) -> Examples:
-        """All photos that are there now."""
-        folders = dict(class_folders(self.folder))
+        """All photos that are there now; raises Failure if the folder cannot be read."""
+        folders = self._folders()
         found: list[tuple[Photo, int]] = []
         for label, name in enumerate(self.classes):
             for path in photo_files(folders[name]) if name in folders else ():
@@ -128,12 +136,18 @@ class PhotoFolder:
         if untaught != self._untaught:
             self._untaught = untaught
             if untaught:
-                print(f"no client has photos of {', '.join(untaught)}: that is never recognised")
+                print(f"classes without a photo on any client, which are never recognised: {', '.join(untaught)}")
         try:
             with replaced(self.folder / CLASSIFIER) as file:
                 np.savez(file, weights=weights, classes=np.array(self.classes))
         except OSError as error:
             print(f"{self.folder / CLASSIFIER} cannot be written: {error.strerror or error}")
+
+    def _folders(self) -> dict[str, Path]:
+        try:
+            return dict(class_folders(self.folder))
+        except OSError as error:  # its drive is gone, for example
+            raise Failure(f"cannot read {self.folder}: {error.strerror or error}") from error
 
     def _key(self, path: Path) -> bytes:
         """The hash of a file's content; empty if it cannot be read, which is told once."""

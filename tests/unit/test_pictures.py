@@ -8,6 +8,7 @@ from pathlib import Path
 
 from federation.data.hub import DataError
 from federation.data.pictures import CLASSIFIER, PhotoFolder, pictures_of
+from federation.flags import Failure
 
 import numpy as np
 import pytest
@@ -68,9 +69,9 @@ def test_the_servers_classes(folder, capsys):
     take(folder / "dog/1.png", WHITE)
     assert photos.choose_classes(["spoon", "nothing", "cup"]) == ["spoon", "nothing", "cup"]  # it has connected again
     assert photos.choose_classes([]) == ["spoon", "nothing", "cup"]  # to a server that names none
-    assert capsys.readouterr().out == f"{folder} has photos for the server's classes, spoon, nothing, cup\n"
+    assert capsys.readouterr().out == "the classes are spoon, nothing, cup\n"
     photos.choose_classes(["cup", "lamp"])  # of another server
-    assert capsys.readouterr().out.endswith("cup, lamp; left out: dog, nothing, spoon\n")
+    assert capsys.readouterr().out == f"the classes are cup, lamp; left out in {folder}: dog, nothing, spoon\n"
     assert np.bincount(photos.read_all().labels).tolist() == [40]
 
 
@@ -100,6 +101,22 @@ def test_a_hundred_classes(tmp_path):
     for i in range(100):
         take(tmp_path / f"class {i:03}/1.png", RED)
     assert chosen(tmp_path).read_all().labels.tolist() == [*range(100)]
+
+
+def test_a_test_set_has_what_can_be_decoded(folder):
+    (folder / "cup/notes.txt").write_text("Dear reader")
+    photos = chosen(folder, "cup", "spoon", "nothing")
+    assert np.bincount(photos.read_test_set().labels).tolist() == [40, 2]
+    photos.choose_classes(["nothing", "more"])
+    with pytest.raises(DataError, match="has no photo of nothing, more to test on"):
+        photos.read_test_set()
+
+
+def test_a_folder_that_is_gone_is_a_sentence(folder):
+    photos = chosen(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(Failure, match=f"cannot read {folder}: No such file or directory"):
+        photos.read()
 
 
 def test_no_folder(tmp_path):
@@ -146,7 +163,7 @@ def test_the_classifier_is_kept_beside_the_photos(folder, capsys):
     capsys.readouterr()
     for _ in range(2):
         photos.keep(weights)
-    assert capsys.readouterr().out == "no client has photos of nothing: that is never recognised\n"
+    assert capsys.readouterr().out == ("classes without a photo on any client, which are never recognised: nothing\n")
     with np.load(folder / CLASSIFIER) as kept:
         assert (kept["weights"] == weights).all() and kept["classes"].tolist() == ["cup", "spoon", "nothing"]
     assert [path.name for path in folder.iterdir() if path.is_file()] == [CLASSIFIER]

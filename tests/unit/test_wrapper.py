@@ -8,7 +8,8 @@ import re
 from federation.client import wrapper
 from federation.client.power import Meter
 from federation.client.wrapper import ClientWrapper
-from federation.wire.handshake import Identity, Refused, check, question
+from federation.flags import Failure
+from federation.wire.handshake import Identity, Refused, check, class_list, fingerprint, question
 from federation.wire.models import DIFFERENCE, Outbound, decode, lacks_the_model
 
 import numpy as np
@@ -103,6 +104,46 @@ def test_the_handshake(client):
     with pytest.raises(Refused, match="^go$") as refused:
         client.answer("get_properties", GetPropertiesIns({"refused": "go", "again": True}))
     assert refused.value.again is True
+
+
+class Chooser(Trainee):
+    """A client that learns any classes; a model without a column for each is not its own."""
+
+    classes = ["cup", "spoon"]
+
+    def choose_classes(self, told):
+        if told == ["no", "way"]:
+            raise Failure("there is no folder")
+        self.classes = told or self.classes
+        return self.classes
+
+    def get_parameters(self, config):
+        return [np.zeros((4, len(self.classes)), np.float32)]
+
+
+def test_classes_are_those_that_the_server_tells_and_the_model_has_them():
+    client = ClientWrapper(Chooser(), SOMEBODY, TOKEN, Meter())
+    for told, classes in (([], ["cup", "spoon"]), (["a", "b", "c"], ["a", "b", "c"])):
+        asked = question(told)
+        result = client.answer("get_properties", GetPropertiesIns(asked))
+        identity = Identity.read(result.properties)
+        check(TOKEN, asked, result.properties, identity)
+        assert identity.classes == class_list(classes)
+        assert identity.model == fingerprint([np.zeros((4, len(classes)), np.float32)])
+    with pytest.raises(Failure, match="there is no folder"):  # it ends with that
+        client.answer("get_properties", GetPropertiesIns(question(["no", "way"])))
+
+
+def test_the_model_that_all_begin_with_need_not_be_sent(client, trainee):
+    client.answer("get_properties", GetPropertiesIns(question()))
+    assert client.answer("fit", FitIns(Outbound(MODEL, False).digest, {})).status.code == Code.OK
+
+
+def test_what_a_script_cannot_do_is_told_without_a_traceback(client, trainee, capsys):
+    trainee.error = Failure("there is no image to learn from here yet")
+    assert client.answer("fit", fit_instruction()).status.message == "there is no image to learn from here yet"
+    shown = capsys.readouterr()
+    assert shown.out == "there is no image to learn from here yet\n" and not shown.err
 
 
 def test_the_same_instruction_again_is_not_trained_again(client, trainee, capsys):
