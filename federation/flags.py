@@ -15,6 +15,7 @@ LONGEST_WAIT = 30 * 24 * 3600  # seconds; more than any clock or lock here has t
 # Of a Dirichlet distribution. Below, NumPy's versions do not draw the same numbers; above, nothing changes any more.
 SMALLEST_ALPHA, LARGEST_ALPHA = 0.01, 1_000_000
 MOST_CLASSES, LONGEST_NAME = 100, 64  # names of classes: how many, characters in each
+FOREIGN_BEGINNINGS = tuple(".@$_#~")  # of folders that no user made: .git, @eaDir, $RECYCLE.BIN, __MACOSX, #recycle...
 MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what travels
 
 
@@ -104,13 +105,19 @@ def checked_names(names: object) -> list[str]:
     """The names of 2 to 100 classes, each of which a folder can have, too; raises ValueError if they are not that."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("they are no list of names")
-    names = [unicodedata.normalize("NFC", name.strip()) for name in names]
+    names = [checked_name(name) for name in names]
     if not 2 <= len(set(names)) == len(names) <= MOST_CLASSES:
         raise ValueError(f"they have to be 2 to {MOST_CLASSES} different ones")
-    for name in names:
-        if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME or "/" in name or name.startswith("."):
-            raise ValueError(f"{name!r} is no name for a folder")
     return names
+
+
+def checked_name(name: str) -> str:
+    """The name of a class in the form in which all systems write it; raises ValueError if no folder can have it."""
+    name = unicodedata.normalize("NFC", name.strip())
+    is_text = name.isprintable() and 0 < len(name) <= LONGEST_NAME
+    if not is_text or name.startswith(FOREIGN_BEGINNINGS) or {"/", "\\"} & {*name}:
+        raise ValueError(f"{name!r} cannot be the name of a folder for a class")
+    return name
 
 
 def path(text: str) -> Path:

@@ -14,12 +14,11 @@ from federation.data import partition_file
 from federation.data.hub import SOURCES, DataError
 from federation.data.images import decode_image
 from federation.data.partition_file import Examples
+from federation.flags import FOREIGN_BEGINNINGS
 
 import numpy as np
 
 MOST_CLASSES = 10  # what the models tell apart
-# Folders that no user made: .git, @eaDir, $RECYCLE.BIN, __MACOSX, #recycle, ~snapshot, and two more names.
-FOREIGN_BEGINNINGS = tuple(".@$_#~")
 FOREIGN_FOLDERS = "System Volume Information", "lost+found"
 
 
