@@ -1,0 +1,90 @@
+"""The photos that were taken on this board, and the classifier that its client keeps beside them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from federation.data.photos import class_folders, photo_files
+from federation.data.pictures import CLASSIFIER
+from federation.files import replaced
+from federation.flags import checked_name
+
+import numpy as np
+
+
+class Classifier(NamedTuple):
+    """What a client has written last, see `PhotoFolder.keep`."""
+
+    classes: list[str]
+    weights: np.ndarray  # float32 [features + 1, classes]
+    round: int  # 0: none is over
+    accuracy: float  # on this board's validation photos; NaN if it has none
+
+
+class Album:
+    """Photos in a folder for each class. Files are written whole; a folder that is gone is made again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._taken: list[Path] = []  # since the start, for `undo`
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._known: tuple[tuple[int, int], Classifier] | None = None  # by the file's time and size
+
+    def classifier(self) -> Classifier | None:
+        """The newest classifier; None as long as no client has joined a server."""
+        path = self.folder / CLASSIFIER
+        try:
+            status = path.stat()
+            version = status.st_mtime_ns, status.st_size
+            if self._known is None or self._known[0] != version:
+                with np.load(path, allow_pickle=False) as kept:
+                    parts = kept["classes"].tolist(), kept["weights"], int(kept["round"]), float(kept["accuracy"])
+                self._known = version, Classifier(*parts)
+        except Exception:  # it is not there, or no client's
+            return None
+        return self._known[1]
+
+    def classes(self) -> list[str]:
+        """The names of the classes: those of the federation, or all that have a folder here."""
+        known = self.classifier()
+        return known.classes if known else list(self._folders())
+
+    def counts(self) -> dict[str, int]:
+        """How many photos each class has on this board."""
+        folders = self._folders()
+        return {name: len(list(photo_files(folders[name]))) if name in folders else 0 for name in self.classes()}
+
+    def add_class(self, name: str) -> None:
+        """Make a class; raises ValueError if it cannot have that name, or if the laptop names the classes."""
+        if self.classifier():
+            raise ValueError("the laptop names the classes (--classes)")
+        (self.folder / checked_name(name)).mkdir(parents=True, exist_ok=True)
+
+    def take(self, name: str, jpeg: bytes) -> None:
+        """Keep a photo; raises ValueError if there is no such class, OSError if it cannot be written."""
+        if name not in self.classes():
+            raise ValueError(f"there is no class {name!r}")
+        folder = self._folders().get(name, self.folder / name)
+        path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}-{next(self._numbers)}.jpg"
+        with replaced(path) as file:
+            file.write(jpeg)
+        with self._lock:
+            self._taken.append(path)
+
+    def undo(self) -> str:
+        """Remove the photo taken last; return the name of its class, empty if there is none."""
+        with self._lock:
+            while self._taken:
+                path = self._taken.pop()
+                if path.exists():
+                    path.unlink()
+                    return path.parent.name
+        return ""
+
+    def _folders(self) -> dict[str, Path]:
+        return dict(class_folders(self.folder)) if self.folder.is_dir() else {}
