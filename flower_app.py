@@ -88,9 +88,9 @@ def add_all_flags(parser: ArgumentParser) -> None:
     add_flags(parser)
     parser.add_argument(
         "--train_with",
-        choices=("pytorch", "tf"),
+        choices=("pytorch", "tf", "onnx"),
         default="pytorch",
-        help="the clients are those of client_pytorch.py or client_tf.py (default: %(default)s)",
+        help="the clients are those of client_pytorch.py, client_tf.py or client_onnx.py (default: %(default)s)",
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
     add_alpha(parser)

@@ -57,6 +57,7 @@ class Fleet:
         name = f"{len(self.homes)}-{Path(command).stem}"
         home = self.folder / name
         home.mkdir()
+        (home / "backbone").symlink_to(ROOT / "backbone")  # as in the project's folder on a device
         (home / "config.toml").write_text(f'[superlink.fleet]\naddress = "{self.address}"\ninsecure = true\n')
         environment = {
             "FLWR_HOME": str(home),

@@ -16,6 +16,7 @@ import pytest
 import virtual_boards
 from conftest import copy_sample
 from fake_hub import endpoint
+from PIL import Image
 from processes import PROMPTLY, ROOT, Process, Processes
 from test_fleet import write_inventory
 from test_readme import PAGES, blocks, copy_project
@@ -402,6 +403,27 @@ def test_without_internet(boards, laptop, fleet):
     assert laptop.changes(*words, settings=settings) != [0]
     assert laptop.changes(*words, settings=settings) == [0]
     boards[0].ssh("cd embedded-devices && .venv/bin/python -c 'import tensorflow, flwr'")
+
+
+def test_photos_that_a_board_has_stay_there_and_are_learned_from(boards, laptop):
+    board = boards[1]
+    inventory = laptop.processes.project / "fleet/photos.yml"
+    flags = {"client_flags": "--photos photos", "num_clients": 7}  # there is no partition, so the number is no matter
+    write_inventory(inventory, {board.name: {"cid": 0}}, framework="onnx", **flags)
+    of_fleet = ("--inventory", str(inventory))
+    laptop.changes("fleet/setup.yml", *of_fleet)
+    for place, name in enumerate(("cup", "spoon")):
+        folder = laptop.processes.folder / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (64, 48), (200 * place, 20 * number, 99)).save(folder / f"{number}.png")
+    laptop.paste(f"rsync -a {folder.parent} pi@{board.name}:embedded-devices/")
+    assert laptop.changes("fleet/setup.yml", *of_fleet) == [0]
+    laptop.changes("fleet/start.yml", *of_fleet)
+    assert_rounds(laptop.serve("--rounds", 1, "--min_num_clients", 1), "1 results and 0 failures")
+    laptop.changes("fleet/stop.yml", *of_fleet)
+    found = board.ssh("cd embedded-devices/photos && ls && ls */*.png").split()
+    assert found[:3] == ["classifier.npz", "cup", "spoon"] and len(found) == 3 + 20
 
 
 DOCKER = """#!/bin/sh

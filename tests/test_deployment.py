@@ -34,16 +34,18 @@ def committed(results: Path) -> list[int]:
     return [int(row["round"]) for row in read_table(table)] if table.exists() else []
 
 
-def test_the_same_seed_gives_the_model_of_server_py(fleet, processes, mnist):
+@pytest.mark.parametrize("framework", ["pytorch", "onnx"])
+def test_the_same_seed_gives_the_model_of_server_py(fleet, processes, mnist, framework):
     fleet.start_superlink()
     nodes = fleet.start_nodes(0, 1)
-    run = fleet.run(f"--rounds 1 --min_num_clients 2 --mnist --seed 7 --results_dir {fleet.folder / 'results'}")
+    flags = f"--rounds 1 --min_num_clients 2 --mnist --seed 7 --train_with {framework}"
+    run = fleet.run(f"{flags} --results_dir {fleet.folder / 'results'}")
     assert run.exit_code(RUN_DEADLINE) == 0, fleet.logs()
     assert run.output.count("2 results and 0 failures") == 1, fleet.logs()
     assert fleet.statuses() == ["finished:completed"]
     (threads,) = {each for node in nodes.values() for each in re.findall(r"training on (\d+) of", node.output)}
     client = "--mnist", "--num_clients", 2, "--data_dir", mnist, "--threads", threads  # sums depend on their number
-    by_server_py = federate(processes, "client_pytorch.py", ("--rounds", 1, "--seed", 7), client)
+    by_server_py = federate(processes, f"client_{framework}.py", ("--rounds", 1, "--seed", 7), client)
     assert model(fleet.folder / "results") == model(by_server_py.results)
 
 

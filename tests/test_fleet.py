@@ -48,7 +48,7 @@ def test_mistakes_in_the_inventory(tmp_path):
     (tmp_path / "ca.key").write_text("-----BEGIN PRIVATE KEY-----\n")
     inventory = tmp_path / "boards.yml"
     mistakes = {
-        "framework is pytorch or tf, not jax": {"framework": "jax"},
+        "framework is pytorch, tf or onnx, not jax": {"framework": "jax"},
         "a needs a cid from 0 to 49": {"cid": 50},
         "an address is HOST:PORT, such as 192.168.1.10:8080, not laptop": {"superlink_address": "laptop"},
         f"{tmp_path}/ca.key is a secret of this laptop: the boards get ca.crt": {"certificate": f"{tmp_path}/ca.key"},
@@ -59,6 +59,10 @@ def test_mistakes_in_the_inventory(tmp_path):
     for sentence, settings in mistakes.items():
         write_inventory(inventory, {"a": {"cid": 0, **settings}, "b": {"cid": 1}})
         assert refused("fleet/setup.yml", "--inventory", inventory)[0].startswith(sentence)
+    write_inventory(inventory, {}, {"a": {"cid": 0}}, framework="onnx")
+    assert refused("fleet/setup.yml", "--inventory", inventory) == [
+        "a: onnx has no image and uses no GPU: put this board into the group raspberry_pi"
+    ]
     write_inventory(inventory, {"a": {"cid": 0}}, {"a": {}})
     assert refused("fleet/setup.yml", "--inventory", inventory) == [
         "a has to be in one of the groups raspberry_pi and jetson"

@@ -93,7 +93,8 @@ def project_files() -> list[str]:
         names = [path.name, f"/{path.relative_to(ROOT)}", str(path.relative_to(ROOT))]
         if path.is_dir():
             names += [f"{name}/" for name in names]
-        return any(fnmatch(name, pattern) for name in names for pattern in patterns)
+        pairs = [(name, pattern) for name in names for pattern in patterns]
+        return any(fnmatch(*pair) for pair in pairs if pair[0].count("/") == pair[1].count("/"))  # git's * matches no /
 
     found: list[Path] = []
     for folder, folders, files in os.walk(ROOT):

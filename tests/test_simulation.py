@@ -32,7 +32,7 @@ def model(results: Path) -> list[bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", [*FRAMEWORKS, "onnx"])
 def test_the_same_seed_gives_the_model_of_server_py_bit_for_bit(simulate, processes, mnist, results, framework):
     run = "--rounds", 2, "--seed", 7
     simulation = simulate(*run, "--train_with", framework)

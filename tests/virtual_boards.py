@@ -6,8 +6,7 @@ By hand, to try things on boards that one does not have, until Ctrl-C:
 
 They are containers of systemd-nspawn, in a network namespace that stands for the network at home: the laptop has the
 address 192.168.1.10 there, board-1 has 192.168.1.101 and fd00::101, and no other machine is in reach. So the laptop
-offers them what they would get from the internet: Debian packages, and those that requirements_tf.txt names, for apt
-and pip.
+offers them what they would get from the internet: Debian packages for apt, and for pip those that REQUIREMENTS name.
 
 Needs root on Debian, debootstrap, dpkg-dev, iproute2, openssh-client, rsync, systemd-container, and 1 GB in the
 folder CACHE, which may be deleted at any time.
@@ -34,6 +33,7 @@ from processes import LOOK_EVERY, ROOT, Process
 
 CACHE = Path.home() / ".cache/virtual_boards"
 LAPTOP = "192.168.1.10"
+REQUIREMENTS = ROOT / "requirements_tf.txt", ROOT / "requirements_onnx.txt"
 PORT = 8000  # where the laptop offers packages
 DISK = "20G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
@@ -133,13 +133,14 @@ def make_base(cache: Path) -> Path:
 
 
 def fetch_python_packages(cache: Path) -> Path:
-    """Return a folder with the packages that requirements_tf.txt asks for."""
-    requirements = ROOT / "requirements_tf.txt"
-    name = f"python-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
+    """Return a folder with the packages that REQUIREMENTS ask for."""
+    wanted = "".join(path.read_text() for path in REQUIREMENTS)
+    name = f"python-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
     with made_once(cache / name) as folder:
         if folder:
-            options = ("--python-version", "3.11", "--only-binary", ":all:", "--dest", folder)
-            run(sys.executable, "-m", "pip", "download", "--requirement", requirements, *options, timeout=1800)
+            options = [f"--requirement={path}" for path in REQUIREMENTS]
+            options += ["--python-version", "3.11", "--only-binary", ":all:", "--dest", str(folder)]
+            run(sys.executable, "-m", "pip", "download", *options, timeout=1800)
     return cache / name
 
 
