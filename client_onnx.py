@@ -195,9 +195,10 @@ class PhotoClient(FlowerClient):
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
         """Test the global model, and keep it."""
-        result = super().evaluate(parameters, config)
-        self.photos.keep(self.model.weights)
-        return result
+        loss, tested, metrics = super().evaluate(parameters, config)
+        accuracy = float(metrics["accuracy"]) if tested else math.nan
+        self.photos.keep(self.model.weights, int(config.get("server_round", 1)), accuracy)
+        return loss, tested, metrics
 
 
 def make_client(settings: ClientSettings) -> FlowerClient:

@@ -80,8 +80,8 @@ def main() -> None:
     parser.add_argument(
         "--camera",
         metavar="NAME",
-        help="number or file of a camera on USB, or a folder of pictures for trying out (default: the Raspberry Pi's own "
-        "camera, else the first on USB)",
+        help="number or file of a camera on USB, or a folder of pictures for trying out (default: the Raspberry Pi's "
+        "own camera, else the first on USB)",
     )
     parser.add_argument(
         "--host", default="0.0.0.0", help="address to listen on (default: %(default)s, all of this device)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, Iterable, Protocol, Sequence
 
@@ -97,6 +98,8 @@ class PhotoFolder:
                     exit_code=2,
                 )
             self.classes = there
+        if self.classes != self._kept_classes():
+            self.keep(np.full((1, len(self.classes)), -np.inf, np.float32))
         return self.classes
 
     def read(self) -> tuple[Examples, Examples]:
@@ -127,21 +130,29 @@ class PhotoFolder:
         images[:] = [photo for photo, _ in found]
         return Examples(images, np.array([label for _, label in found], np.int64))
 
-    def keep(self, weights: np.ndarray) -> None:
+    def keep(self, weights: np.ndarray, server_round: int = 0, accuracy: float = math.nan) -> None:
         """Write a classifier beside the photos; that this is not possible is no reason to end.
 
-        Its weights [features + 1, classes] are minus infinity in the last row for a class of which there is no photo.
+        Its weights [features + 1, classes] are minus infinity in the last row for a class of which there is no photo:
+        before the first round, for all. accuracy: on the validation photos here, if there are any.
         """
-        untaught = [name for name, bias in zip(self.classes, weights[-1]) if np.isinf(bias)]
+        untaught = [name for name, bias in zip(self.classes, weights[-1]) if np.isinf(bias) and server_round]
         if untaught != self._untaught:
             self._untaught = untaught
             if untaught:
                 print(f"classes without a photo on any client, which are never recognised: {', '.join(untaught)}")
         try:
             with replaced(self.folder / CLASSIFIER) as file:
-                np.savez(file, weights=weights, classes=np.array(self.classes))
+                np.savez(file, weights=weights, classes=np.array(self.classes), round=server_round, accuracy=accuracy)
         except OSError as error:
             print(f"{self.folder / CLASSIFIER} cannot be written: {error.strerror or error}")
+
+    def _kept_classes(self) -> list[str]:
+        try:
+            with np.load(self.folder / CLASSIFIER, allow_pickle=False) as kept:
+                return kept["classes"].tolist()
+        except Exception:  # there is none yet, or it is damaged
+            return []
 
     def _folders(self) -> dict[str, Path]:
         try:

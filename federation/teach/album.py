@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -76,15 +77,17 @@ class Album:
         with self._lock:
             self._taken.append(path)
 
-    def undo(self) -> str:
-        """Remove the photo taken last; return the name of its class, empty if there is none."""
+    @property
+    def can_undo(self) -> bool:
+        """Whether a photo was taken since the start that is not undone."""
+        return bool(self._taken)
+
+    def undo(self) -> None:
+        """Remove the photo taken last, if there is one."""
         with self._lock:
-            while self._taken:
-                path = self._taken.pop()
-                if path.exists():
-                    path.unlink()
-                    return path.parent.name
-        return ""
+            if self._taken:
+                with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
+                    self._taken.pop().unlink()
 
     def _folders(self) -> dict[str, Path]:
         return dict(class_folders(self.folder)) if self.folder.is_dir() else {}

@@ -80,7 +80,7 @@ def to_jpeg(image: np.ndarray) -> bytes:
 
 
 def find_camera(name: str | None) -> Camera:
-    """The camera `name`: a folder of pictures, or a number or device file; by default the Pi's own, or the first on USB.
+    """The camera `name`: a folder of pictures, a number or device file; by default the Pi's own, or the first on USB.
 
     Raises Failure if a library that it needs is missing.
     """
@@ -92,7 +92,8 @@ def find_camera(name: str | None) -> Camera:
         import cv2  # noqa: F401
     except ImportError:
         raise Failure("a camera on USB needs OpenCV: pip install -r requirements_teach.txt", exit_code=2) from None
-    return Camera(lambda: usb_frames(int(name) if (name or "0").isdigit() and name else name or 0))
+    wanted = name or "0"
+    return Camera(lambda: usb_frames(int(wanted) if wanted.isdigit() else wanted))
 
 
 def folder_frames(folder: Path) -> Iterator[np.ndarray]:
@@ -120,7 +121,7 @@ def has_pi_camera() -> bool:
 
 
 def pi_frames() -> Iterator[np.ndarray]:
-    """Yield the frames of the Raspberry Pi's camera. (Not tried: no board was at hand.)"""
+    """Yield the frames of the Raspberry Pi's camera; not tried, as no board was at hand."""
     from picamera2 import Picamera2
 
     try:

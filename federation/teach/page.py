@@ -40,7 +40,7 @@ def read_secret(folder: Path) -> str:
 
 
 class OnlyWithSecret:
-    """Lets requests through that have the secret in their address or in the cookie that the page's first answer sets."""
+    """Lets requests through that have the secret in their address, or in the cookie that the page's answer sets."""
 
     def __init__(self, app: Any, secret: str) -> None:
         self.app, self.secret = app, secret
@@ -89,9 +89,13 @@ def make_app(album: Album, camera: Camera, state: Callable[[], dict[str, Any]], 
 
     def tell(request: Request) -> Response:
         known, counts = album.classifier(), album.counts()
-        federation = {"round": known.round, "accuracy": finite(known.accuracy)} if known else None
-        classes = [{"name": name, "photos": number} for name, number in counts.items()]
-        return JSONResponse({"camera": camera.trouble, "classes": classes, "federation": federation, **state()})
+        told = {
+            "camera": camera.trouble,
+            "classes": [{"name": name, "photos": number} for name, number in counts.items()],
+            "federation": {"round": known.round, "accuracy": finite(known.accuracy)} if known else None,
+            "undo": album.can_undo,
+        }
+        return JSONResponse({**told, **state()})
 
     def take(request: Request) -> Response:
         frame = camera.newest()
