@@ -26,14 +26,13 @@ measure() {
     "$python" "benchmarks/$name.py" "$@" | tee -a "$results/$name.md"
 }
 
-measure accuracy pytorch --data_dir "$data" --seeds 0 1 2 3 4
-measure accuracy tf --data_dir "$data" --seeds 0 1 2 3 4
-measure accuracy pytorch --mnist --data_dir sample_data --num_partitions 2 --seeds 0 1 2 3 4
-measure accuracy tf --mnist --data_dir sample_data --num_partitions 2 --seeds 0 1 2 3 4
-measure accuracy pytorch --data_dir "$data" --num_partitions 2
-measure accuracy tf --data_dir "$data" --num_partitions 2
-measure accuracy pytorch --mnist --data_dir "$data" --num_partitions 2
-measure accuracy tf --mnist --data_dir "$data" --num_partitions 2
+for framework in pytorch tf; do
+    measure accuracy "$framework" --data_dir "$data" --seeds 0 1 2 3 4
+    measure accuracy "$framework" --mnist --data_dir sample_data --num_partitions 2 --seeds 0 1 2 3 4
+    measure accuracy "$framework" --data_dir "$data" --num_partitions 2
+    measure accuracy "$framework" --mnist --data_dir "$data" --num_partitions 2
+done
+measure pretrained --data_dir "$data"
 measure accuracy_over_time --data_dir "$data" --seconds 30 --picture _static/accuracy_over_time.png
 measure client_costs
 measure several_clients

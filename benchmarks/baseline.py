@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -54,24 +55,6 @@ def test_pytorch(model: Any, images: Any, labels: Any, batch_size: int) -> tuple
     return total_loss / len(labels), correct / len(labels)
 
 
-def arrays(examples: Any) -> tuple[Any, Any]:
-    """Return images from 0 to 255 [n, height, width, channels] and labels, for Keras."""
-    return examples.images.astype("float32"), examples.labels
-
-
-def train_keras(model: Any, images: Any, labels: Any, epochs: int, batch_size: int) -> None:
-    """Train a compiled model."""
-    model.fit(images, labels, epochs=epochs, batch_size=batch_size, verbose=0)
-
-
-def test_keras(model: Any, images: Any, labels: Any, batch_size: int) -> tuple[float, float]:
-    """Return the mean loss per example and the accuracy of a compiled model."""
-    return model.evaluate(images, labels, batch_size=batch_size, verbose=0)
-
-
-BASELINES = {"pytorch": (tensors, train_pytorch, test_pytorch), "tf": (arrays, train_keras, test_keras)}
-
-
 def load_client(framework: str, seed: int) -> Any:
     """Return the client script as a module; one thread, and `seed` is the start of everything random."""
     client = import_module(f"client_{framework}")
@@ -80,6 +63,7 @@ def load_client(framework: str, seed: int) -> Any:
         client.torch.manual_seed(seed)
     else:
         client.set_threads(1)
+    if framework == "tf":
         client.keras.utils.set_random_seed(seed)
     return client
 
@@ -93,15 +77,19 @@ def tasks(framework: str, dataset: str, data_dir: Path) -> dict[str, Callable[[]
     flower_client = client.FlowerClient(dataset, train_set, validation_set)
     parameters = [array.copy() for array in flower_client.get_parameters({})]
     model = client.small_cnn() if dataset == "mnist" else client.mobilenet()
-    if framework == "tf":
+    if framework == "pytorch":
+        baseline_fit = partial(train_pytorch, model, *tensors(train_set), EPOCHS, BATCH_SIZE)
+        baseline_evaluate = partial(test_pytorch, model, *tensors(validation_set), client.TEST_BATCH_SIZE)
+    else:
+        train_data, test_data = ((x.astype("float32"), y) for x, y in (train_set, validation_set))
         model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    prepare, train, test = BASELINES[framework]
-    train_data, test_data = prepare(train_set), prepare(validation_set)
+        baseline_fit = partial(model.fit, *train_data, BATCH_SIZE, EPOCHS, verbose=0)
+        baseline_evaluate = partial(model.evaluate, *test_data, client.TEST_BATCH_SIZE, verbose=0)
     return {
         "fit": lambda: flower_client.fit(parameters, {"epochs": EPOCHS, "batch_size": BATCH_SIZE}),
-        "baseline fit": lambda: train(model, *train_data, EPOCHS, BATCH_SIZE),
+        "baseline fit": baseline_fit,
         "evaluate": lambda: flower_client.evaluate(parameters, {}),
-        "baseline evaluate": lambda: test(model, *test_data, client.TEST_BATCH_SIZE),
+        "baseline evaluate": baseline_evaluate,
     }
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import itertools
 import os
 import sys
@@ -31,15 +30,15 @@ from federation.wire.messages import failure
 from federation.wire.models import LACKS_MODEL, Inbound, Lacks
 
 import numpy as np
-from common import TIMEOUT, TimedFedAvg, print_head, print_row, read_rows, versions
+from common import TIMEOUT, TimedFedAvg, parser_of, print_head, print_row, read_table
 from flwr.common import EvaluateRes, FitRes, GetParametersRes, ndarrays_to_parameters, serde
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 from flwr.server import ServerConfig, start_server
 from processes import Processes, free_address
 from raw_client import OK, RawClient, nonce_of, properties
 
-MEGABYTES = (0.176, 6.0)  # MNIST's CNN, CIFAR-10's MobileNet
-CLIENTS = (10, 50, 200, 500)
+MEGABYTES = [0.176, 6.0]  # MNIST's CNN, CIFAR-10's MobileNet
+CLIENTS = [10, 50, 200, 500]
 PROCESSES = 2  # that the clients are spread over
 PAUSE = 0.2  # seconds
 MOST_MEGABYTES = 1500  # of all clients' models together: Flower's server takes eight times that
@@ -48,20 +47,14 @@ TOKEN = b"0123456789abcdef"
 THIS = "benchmarks/many_clients.py"
 OURS = "server.py"
 SERVERS = "Flower's", OURS
-OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),  # or all clients of a process would share a connection
-]
+OPTIONS = [(f"grpc.max_{what}_message_length", -1) for what in ("send", "receive")]
+OPTIONS.append(("grpc.use_local_subchannel_pool", 1))  # or all clients of a process would share a connection
 
 
 def run_flowers_server(address: str, count: str, table: str) -> None:
-    """Be Flower's own server; write a table with those of our columns that are compared."""
-    strategy = TimedFedAvg(int(count))
+    """Be Flower's own server."""
+    strategy = TimedFedAvg(int(count), Path(table))
     start_server(server_address=address, strategy=strategy, config=ServerConfig(num_rounds=ROUNDS))
-    with Path(table).open("w", newline="") as file:
-        rows = [(i + 1, *figures) for i, figures in enumerate(strategy.rounds)]
-        csv.writer(file).writerows([("round", "clients", "seconds"), *rows])
 
 
 class Clients:
@@ -134,7 +127,7 @@ def run(server: str, count: int, megabytes: float, seconds: float = 0.0) -> tupl
         assert process.popen.returncode == 0, process.output
         for client in clients:
             assert client.exit_code() == 0, client.output
-        rows = read_rows(results / "rounds.csv")
+        rows = read_table(results / "rounds.csv")
     assert [int(row["clients"]) for row in rows] == [count] * ROUNDS
     return [float(row["seconds"]) for row in rows[1:]], usage.ru_maxrss / 1024
 
@@ -153,7 +146,7 @@ def compare_servers(args: argparse.Namespace) -> None:
 
 def compare_clients_at_once(args: argparse.Namespace) -> None:
     """Print the table of clients that take their time."""
-    print_head(f"clients that take {PAUSE} s for a fit", "s a round, Flower's", "ours")
+    print_head("clients", "s a round, Flower's", "ours", about=f"\nWith clients that take {PAUSE} s for a fit:")
     count = max(args.clients)
     seconds = [median(run(server, count, min(args.megabytes), PAUSE)[0]) for server in SERVERS]
     print_row(f"{count}", *(f"{each:.1f}" for each in seconds))
@@ -161,10 +154,7 @@ def compare_clients_at_once(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Compare the servers, or be one of the processes that this starts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
-    parser.add_argument("--megabytes", type=float, nargs="+", default=MEGABYTES)
-    parser.add_argument("--repeat", type=int, default=2)
+    parser = parser_of(__doc__, clients=CLIENTS, megabytes=MEGABYTES, repeat=2)
     parser.add_argument("--run_flowers_server", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--run_clients", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -173,9 +163,7 @@ def main() -> None:
     elif args.run_clients:
         run_clients(*args.run_clients)
     else:
-        print(versions())
         compare_servers(args)
-        print()
         compare_clients_at_once(args)
 
 

@@ -9,13 +9,12 @@ thread, times the clients, over the cores. Medians over the rounds of all repeti
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
 from pathlib import Path
 
-from common import print_head, print_row, run_federation, versions, write_partitions
+from common import parser_of, print_head, print_row, run_federation, write_partitions
 
 ROUNDS = 3
 
@@ -35,13 +34,8 @@ def seconds_a_round(framework: str, dataset: str, counts: list[int], repeat: int
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frameworks", nargs="+", default=["pytorch", "tf"])
-    parser.add_argument("--datasets", nargs="+", default=["mnist", "cifar10"])
-    parser.add_argument("--clients", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--repeat", type=int, default=2)
-    args = parser.parse_args()
-    print(versions())
+    which = {"frameworks": ("pytorch", "tf"), "datasets": ("mnist", "cifar10")}
+    args = parser_of(__doc__, **which, clients=[2, 4], repeat=2).parse_args()
     print_head("clients", "a round", "one client alone", "ideal", "a round / ideal")
     for framework in args.frameworks:
         for dataset in args.datasets:

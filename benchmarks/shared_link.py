@@ -5,15 +5,13 @@
 
 A real server and PyTorch clients. The server is in one network namespace, all clients in another; between them is an
 access point, a bridge that lets `--mbit` through in each direction. The directions do not disturb each other, as they
-would on the air. Each has a queue as in a home router: first in, first out, 100 ms; there is no other delay. TCP is
-CUBIC, as on most Linux.
+would on the air. Each has a queue as in a home router: first in, first out, 100 ms. TCP is CUBIC, as on most Linux.
 
 Bytes are what came through the access point, headers and repeated packets included, from one row of rounds.csv to the
 next; without a limit, `--mbit 0`, some of the next round's are in them. The first round, before which the clients have
-no model, stands for itself; the other columns are from later ones: medians of seconds, means of bytes. "training" is
-the slowest client's, longer than on boards: the clients share this machine's cores. The accuracy is that after the last
-round, on the test split; without `--data_dir`, images are noise, and it means nothing. Needs root, Linux, and the
-commands ip and tc.
+no model, stands for itself; the other columns are from at least one more: medians of seconds, means of bytes.
+"training" is the slowest client's; the clients share this machine's cores. The accuracy is that after the last round,
+on the test split; without `--data_dir`, images are noise. Needs root, Linux, and the commands ip and tc.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import mean, median
@@ -33,7 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import Iterator
 
 import numpy as np
-from common import TIMEOUT, print_head, print_row, read_rows, versions, write_partitions
+from common import parser_of, print_head, print_row, read_table, rounds_of, write_partitions
 from processes import Process, Processes
 
 MODELS = "mnist", "cifar10"
@@ -41,7 +38,6 @@ MODES = "full", "half"
 ROLES = "server", "boards"
 NETWORK = "10.77.1"
 ADDRESS = f"{NETWORK}.1:8080"  # the server's
-LOOK_EVERY = 0.02  # seconds
 
 
 def call(*command: object) -> str:
@@ -112,10 +108,10 @@ def run(model: str, mode: str, args: argparse.Namespace) -> None:
             *(["--evaluate_with", "pytorch", *data] if args.data_dir else []),
             *(["--half_precision"] if mode == "half" else []),
         )  # fmt: skip
-        ends = watch(server, results, names["access"])
+        ends = [passed(names["access"]) for _ in rounds_of(server, results)]
         for process in (server, *clients):
             assert process.exit_code() == 0, process.output
-        rounds, client_rows = read_rows(results / "rounds.csv"), read_rows(results / "clients.csv")
+        rounds, client_rows = read_table(results / "rounds.csv"), read_table(results / "clients.csv")
         with np.load(results / "model.npz") as arrays:
             megabytes = sum(4 * arrays[name].size for name in arrays.files) / 1e6  # as float32
     assert [(row["clients"], row["failures"]) for row in rounds] == [(f"{args.clients}", "0")] * args.rounds
@@ -133,40 +129,17 @@ def run(model: str, mode: str, args: argparse.Namespace) -> None:
     )
 
 
-def watch(server: Process, results: Path, access: str) -> list[tuple[float, float]]:
-    """Wait for the server's end; return what had come through the access point at the end of each round."""
-    ends: list[tuple[float, float]] = []
-    last_look, waited_since = False, time.monotonic()
-    while not last_look:
-        last_look = server.popen.poll() is not None  # at its last row
-        for _ in read_rows(results / "rounds.csv")[len(ends) :]:
-            ends.append(passed(access))
-            waited_since = time.monotonic()
-        assert time.monotonic() < waited_since + TIMEOUT, server.output
-        time.sleep(LOOK_EVERY)
-    return ends
-
-
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, models=MODELS, modes=MODES, seed=1, clients=10, mbit=20.0, rounds=5)
     parser.add_argument("--data_dir", type=Path, help="with real images (default: noise)")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--clients", type=int, default=10)
-    parser.add_argument("--mbit", type=float, default=20.0, help="a second; 0: no limit (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="at least 2 (default: %(default)s)")
     args = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("only root can make network namespaces")
     args.data_dir = args.data_dir and args.data_dir.resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # no process and no namespace stays behind
-    print(versions())
-    print_head(
-        *("model", "mode", "a round", "first round", "down a client / model", "up / model", "sum / model"),
-        *("training", "accuracy"),
-    )
+    traffic = "down a client / model", "up / model", "sum / model"
+    print_head("model", "mode", "a round", "first round", *traffic, "training", "accuracy")
     for model, mode in itertools.product(args.models, args.modes):
         run(model, mode, args)
 

@@ -4,11 +4,11 @@
     sudo .venv/bin/python benchmarks/unequal_boards.py --data_dir data --data even --modes whole fit_seconds=2
 
 A real server and PyTorch clients on MNIST. Each client is in a CPU cgroup that gives it a part of a core, `--speeds`,
-from when it waits for the server on: its start does not count. The clock starts with the first round. A mode is
-"whole", or a flag of server.py; with round_timeout, rounds do not wait for the slowest client to come back. "even" are
-IID partitions, "uneven" those of `--alpha 0.3`. Accuracies are the server's own, on the test split; the time that these
-take counts. A run ends after `--budget` seconds. The accuracy in the table is that at the time when the first of the
-runs with the same data had ended its last round. Needs root, Linux, and real images.
+slowest last, from when it waits for the server on: its start does not count. The clock starts with the first round. A
+mode is "whole", or a flag of server.py; with round_timeout, rounds do not wait for the slowest client to come back.
+"even" are IID partitions, "uneven" those of `--alpha 0.3`. Accuracies are the server's own, on the test split; the time
+that these take counts. A run ends after `--budget` seconds or `--rounds`. The accuracy in the table is that at the time
+when the first of the runs with the same data had ended its last round. Needs root, Linux, and real images.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ import math
 import os
 import secrets
 import signal
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Iterator, List, Tuple
 
-from common import TIMEOUT, print_head, print_row, read_rows, versions
+from common import parser_of, print_head, print_row, rounds_of
 from matplotlib.figure import Figure
 from processes import Processes, free_address
 
@@ -33,7 +32,6 @@ PERIOD = 100_000  # microseconds in which a group may run for its part of them; 
 FLAGS = {"even": [], "uneven": ["--alpha", 0.3]}  # of the clients
 MODES = ["whole", "fit_seconds=1", "fit_seconds=auto", "round_timeout=10"]
 TARGET = 0.95
-LOOK_EVERY = 0.05  # seconds
 
 Points = List[Tuple[float, float]]  # seconds and accuracy at the end of each round
 
@@ -77,14 +75,7 @@ def run(data: str, mode: str, args: argparse.Namespace) -> Points:
         )  # fmt: skip
         server.wait_for(f"has joined, {len(clients) - 1} now")
         clients[-1].popen.send_signal(signal.SIGCONT)
-        points: Points = []
-        started = time.monotonic()
-        while server.popen.poll() is None and time.monotonic() < started + (args.budget if points else TIMEOUT):
-            time.sleep(LOOK_EVERY)
-            for row in read_rows(results / "rounds.csv")[len(points) :]:
-                if not points:
-                    started = time.monotonic() - float(row["seconds"])
-                points.append((time.monotonic() - started, float(row["central_accuracy"])))
+        points = [(at, float(row["central_accuracy"])) for at, row in rounds_of(server, results, args.budget)]
         assert points and (name == "round_timeout" or "does not count" not in server.output), server.output
         return points
 
@@ -119,20 +110,13 @@ def draw(all_runs: dict[str, dict[str, Points]], picture: Path) -> None:
 
 def main() -> None:
     """Do the runs, print the table and draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", type=Path, required=True)
+    each = {"seed": 1, "speeds": [1.0, 1 / 4, 1 / 20], "budget": 70.0, "rounds": 1000}
+    parser = parser_of(__doc__, data_dir=Path, data=tuple(FLAGS), modes=MODES, **each)
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--data", nargs="+", choices=list(FLAGS), default=list(FLAGS))
-    parser.add_argument("--modes", nargs="+", default=MODES)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--speeds", type=float, nargs="+", default=[1.0, 1 / 4, 1 / 20], help="slowest last")
-    parser.add_argument("--budget", type=float, default=70, help="seconds of a run (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=1000, help="of a run, at the most (default: %(default)s)")
     args = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("only root can make CPU cgroups")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # no cgroup stays behind
-    print(versions())
     print_head("data", "mode", f"seconds to {100 * TARGET:g} %", "/ whole", "accuracy")
     all_runs = {}
     for data in args.data:
