@@ -28,6 +28,7 @@ class RunSettings:
     seed: int
     fit_bound: FitBound
     half_precision: bool  # models travel as float16
+    every: float  # seconds from the start of a round to that of the next, at the least
     flags: Mapping[str, Any]  # all of the command line, for run.json
 
 
@@ -89,6 +90,7 @@ def parse_run(
         seed=seed,
         fit_bound=bound,
         half_precision=args.half_precision,
+        every=args.every,
         flags={**vars(args), **given},
     )
     return args, settings
@@ -114,6 +116,13 @@ def add_flags_of_a_run(parser: ArgumentParser) -> None:
         "--half_precision",
         action="store_true",
         help="send and receive models rounded to float16, in less than half the bytes (default: as they are)",
+    )
+    parser.add_argument(
+        "--every",
+        type=seconds,
+        default=0,
+        metavar="SECONDS",
+        help="start a round at the earliest that long after the one before (default: at once)",
     )
     add_data_dir(parser)
     add_results_flags(parser)

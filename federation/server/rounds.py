@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from dataclasses import replace
 from typing import Any, Callable, List, Sequence, Tuple, Union
 
@@ -79,8 +80,11 @@ class DeviceServer(Server):
         self.run_file.save()
         if self.settings.resumed is not None:
             print(f"going on after round {self.checkpoint.round}")
+        start_at = time.monotonic()
         for server_round in range(self.checkpoint.round + 1, self.settings.num_rounds + 1):
+            time.sleep(max(0.0, start_at - time.monotonic()))
             self._wait_for_clients(server_round)
+            start_at = time.monotonic() + self.settings.every
             if not self.checkpoint.model:
                 self.checkpoint = replace(self.checkpoint, model=self._initial_model())
                 self.outbound = Outbound(self.checkpoint.model, self.settings.half_precision)

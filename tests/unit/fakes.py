@@ -82,7 +82,7 @@ def run_settings(results_dir: Path, **changes: Any) -> RunSettings:
     """Settings of a new run of one round; `changes` to them."""
     usual = {
         "num_rounds": 1, "min_num_clients": 2, "round_timeout": 10.0, "wait_timeout": 10.0, "results_dir": results_dir,
-        "resumed": None, "seed": 7, "fit_bound": FitBound(), "half_precision": False, "flags": {},
+        "resumed": None, "seed": 7, "fit_bound": FitBound(), "half_precision": False, "every": 0, "flags": {},
     }  # fmt: skip
     return RunSettings(**{**usual, **changes})
 

@@ -101,7 +101,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "token").write_text("0123456789abcdef")
     words = ["--rounds", 7, "--min_num_clients", 4, "--round_timeout", 60, "--wait_timeout", 0.5]
-    words += ["--seed", 11, "--fit_seconds", 2.5, "--half_precision", "--plain"]
+    words += ["--seed", 11, "--fit_seconds", 2.5, "--half_precision", "--every", 20, "--plain"]
     words += ["--results_dir", "here", "--certificates", tmp_path, "--token_file", tmp_path / "token"]
     settings = server_settings(monkeypatch, *words)
     run = RunSettings(
@@ -114,6 +114,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         seed=11,
         fit_bound=FitBound(2.5),
         half_precision=True,
+        every=20.0,
         flags=settings.run.flags,
     )
     certificates, token = (certificate, certificate, key), b"0123456789abcdef"
@@ -122,7 +123,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
 
 def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["flwr-serverapp", "--insecure"])  # which is not for us
-    settings = run_settings("--rounds", 7, "--seed", 11, "--fit_seconds", "auto", "--half_precision")
+    settings = run_settings("--rounds", 7, "--seed", 11, "--fit_seconds", "auto", "--half_precision", "--every", 20)
     assert settings == RunSettings(
         num_rounds=7,
         min_num_clients=2,
@@ -133,6 +134,7 @@ def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):
         seed=11,
         fit_bound=AUTO,
         half_precision=True,
+        every=20.0,
         flags=settings.flags,
     )
     assert settings.flags["rounds"] == 7 and not {"server_address", "certificates", "token"} & settings.flags.keys()
