@@ -49,7 +49,7 @@ class OnlyWithSecret:
         """Answer 403 to all others."""
         if scope["type"] == "http":
             request = Request(scope)
-            shown = request.query_params.get("secret") or request.cookies.get("secret") or ""
+            shown = request.query_params.get("secret") or request.cookies.get(cookie(request)) or ""
             if not hmac.compare_digest(shown.encode(), self.secret.encode()):
                 await PlainTextResponse("Open the whole address that teach.py has printed.", 403)(scope, receive, send)
                 return
@@ -62,7 +62,7 @@ def make_app(album: Album, camera: Camera, state: Callable[[], dict[str, Any]], 
 
     def page(request: Request) -> Response:
         response = FileResponse(PAGE / "index.html")
-        response.set_cookie("secret", secret, max_age=365 * 24 * 3600, httponly=True, samesite="strict")
+        response.set_cookie(cookie(request), secret, max_age=365 * 24 * 3600, httponly=True, samesite="strict")
         return response
 
     def file(request: Request) -> Response:
@@ -130,6 +130,11 @@ def make_app(album: Album, camera: Camera, state: Callable[[], dict[str, Any]], 
     app = Starlette(routes=routes, exception_handlers={ValueError: refuse, OSError: refuse})
     app.add_middleware(OnlyWithSecret, secret=secret)
     return app
+
+
+def cookie(request: Request) -> str:
+    """The name of the cookie with the secret; browsers give those of an address to all of its ports."""
+    return f"secret-{request.url.port or 80}"
 
 
 def finite(number: float) -> float | None:
