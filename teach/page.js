@@ -89,7 +89,7 @@ function draw(state) {
   const federation = state.federation;
   $("add").hidden = Boolean(federation);
   $("undo").disabled = !state.undo;
-  $("fps").textContent = state.fps ? `${state.fps} frames a second` : "";
+  $("fps").textContent = state.fps ? `${Math.round(state.fps)} frames/s` : "";
   $("hint").textContent = state.classes.length
     ? "Point the camera at a thing and hold its button."
     : "No classes yet: add one here, or start the server on the laptop with --classes.";

@@ -139,7 +139,7 @@ def test_the_map_has_every_file_and_the_walks_name_functions():
 
 
 SCRIPTS = {
-    **{name: [sys.executable, name] for name in ("server.py", "flower_app.py")},
+    **{name: [sys.executable, name] for name in ("server.py", "flower_app.py", "teach.py")},
     **{f"client_{name}.py": [sys.executable, f"client_{name}.py"] for name in ("pytorch", "tf", "onnx")},
     **{name: [sys.executable, "-m", name] for name in ("federation.data", "federation.results.compare")},
     **{name: [str(Path(sys.executable).with_name(name))] for name in ("flower-superlink", "flower-supernode")},

@@ -13,6 +13,7 @@ import pytest
 from browser import Browser, Page
 from PIL import Image, ImageDraw, ImageEnhance
 from processes import free_address
+from test_readme import blocks
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,6 +46,13 @@ def draw_thing(name: str, random: np.random.Generator) -> Image.Image:
     return ImageEnhance.Brightness(picture).enhance(float(random.uniform(0.6, 1.3)))
 
 
+def documented(script: str, changes: dict[str, object]) -> list[object]:
+    """Return the words of a command of the README's section, with these changes."""
+    lines = [line for block in blocks("README.md") if block.title == "Teach it" for line in block.commands()]
+    (words,) = [line.split()[1:] for line in lines if f" {script} " in line]
+    return [changes.get(word, word) for word in words]
+
+
 class Board:
     """A board: its camera, a folder of pictures; its client and its page."""
 
@@ -56,11 +64,15 @@ class Board:
 
     def start_teacher(self):
         port = free_address().partition(":")[2]
-        flags = "--photos", self.photos, "--camera", self.camera, "--host", "127.0.0.1", "--port", port
-        return self.start("teach.py", *flags)
+        words = documented("teach.py", {"photos": self.photos})
+        return self.start(*words, "--camera", self.camera, "--host", "127.0.0.1", "--port", port)
 
     def connect(self, address: str):
-        return self.start("client_onnx.py", "--cid", self.cid, "--photos", self.photos, "--server_address", address)
+        changes = {"photos": self.photos, "--cid=0": f"--cid={self.cid}"}
+        words = documented(
+            "client_onnx.py", {**changes, "--server_address=192.168.1.10:8080": f"--server_address={address}"}
+        )
+        return self.start(*words)
 
     @property
     def url(self) -> str:
@@ -121,8 +133,8 @@ def test_what_one_board_is_shown_all_boards_recognise(start, tmp_path, address, 
     with Browser(tmp_path / "chromium") as chromium:
         pages = [chromium.page(url) for url in urls]
         started = time.monotonic()
-        flags = "--rounds", 1000, "--every", 3, "--classes", ",".join(THINGS), "--results_dir", tmp_path / "results"
-        server = start("server.py", "--server_address", address, *flags)
+        flags = "--server_address", address, "--results_dir", tmp_path / "results"
+        server = start(*documented("server.py", {}), *flags)
         for board in boards:
             board.connect(address)
         for page, name in zip(pages, THINGS):

@@ -14,8 +14,8 @@ from processes import ROOT, free_address
 import server
 
 CLIENTS = "client_pytorch.py", "client_tf.py"
-SCRIPTS = *CLIENTS, "client_onnx.py", "server.py", "flower_app.py"
-ROOMS = "data", "wire", "client", "server", "results", "engine"
+SCRIPTS = *CLIENTS, "client_onnx.py", "teach.py", "server.py", "flower_app.py"
+ROOMS = "data", "wire", "client", "server", "results", "engine", "teach"
 
 
 @functools.lru_cache(maxsize=None)
