@@ -29,10 +29,10 @@ install_into() { # folder in the root file system, then what to install
 }
 install_into pytorch -r requirements_pytorch.txt
 install_into tf -r requirements_tf.txt
-install_into onnx -r requirements_onnx.txt
+install_into onnx -r requirements_teach.txt # which has what client_onnx.py needs, too
 install_into avoided --no-deps torch==2.10.0 # with the rest from pytorch/
 mkdir "$root/client"
-cp -r client_*.py federation backbone "$root/client"
+cp -r client_*.py teach.py federation backbone teach "$root/client"
 "$python" -m federation.data --mnist --cid 0 --num_clients 50 --data_dir sample_data
 mkdir -p "$root/client/data/mnist/50"
 cp sample_data/mnist/50/0.npz "$root/client/data/mnist/50"
@@ -52,6 +52,20 @@ for framework in pytorch tf onnx; do
         wait "$server"
     done
 done
+
+echo "== teach.py on cortex-a53"
+"$python" -c "from PIL import Image; Image.new('RGB', (640, 480), 'red').save('$root/client/1.png')"
+mkdir -p "$root/client/camera" && mv "$root/client/1.png" "$root/client/camera"
+address=$(PYTHONPATH=tests "$python" -c 'import processes; print(processes.free_address())')
+emulate cortex-a53 /onnx teach.py --photos photos --camera camera --host 127.0.0.1 --port "${address#*:}" &
+for _ in {1..300}; do
+    sleep 1
+    secret=$(cat "$root/client/photos/.secret" 2> /dev/null) || continue
+    state=$("$python" -c "import urllib.request as u; print(u.urlopen('http://$address/state?secret=$secret').read())" 2> /dev/null) || continue
+    [[ $state == *'"fps":0'[,}]* ]] || break
+done
+echo "it says $state"
+kill $!
 
 echo "== the PyTorch that the requirements avoid"
 step='import torch; x = torch.randn(8, 1, 28, 28); w = torch.randn(6, 1, 5, 5, requires_grad=True)

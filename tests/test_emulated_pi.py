@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -17,4 +18,5 @@ def test_emulated_pi(tmp_path):
         pytest.skip(result.stdout.splitlines()[-1])
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("round 1: 1 results and 0 failures") == 6  # three clients on two processors
+    assert re.search(r'it says .*"camera":"".*"fps":(0\.[1-9]|[1-9])', result.stdout)
     assert "it dies with an illegal instruction, as expected" in result.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import time
 from pathlib import Path
 
 from federation.flags import Failure
@@ -227,6 +228,13 @@ def test_a_run_resumed_after_its_last_round_only_says_goodbye(make_server, tmp_p
     capsys.readouterr()
     server.clients.unregister(client)
     assert capsys.readouterr().out == ""  # no news
+
+
+def test_a_round_starts_no_sooner_than_so_many_seconds_after_the_one_before(make_server):
+    starts = []
+    client = learner(0, fit=lambda ins: (starts.append(time.monotonic()), fit_result(MODEL))[1])
+    run(make_server(client, num_rounds=3, every=0.2))
+    assert len(starts) == 3 and min(np.diff(starts)) > 0.19
 
 
 def test_seed_seconds_and_run_file(make_server, tmp_path):
