@@ -62,7 +62,7 @@ for _ in {1..300}; do
     sleep 1
     secret=$(cat "$root/client/photos/.secret" 2> /dev/null) || continue
     state=$("$python" -c "import urllib.request as u; print(u.urlopen('http://$address/state?secret=$secret').read())" 2> /dev/null) || continue
-    [[ $state == *'"fps":0'[,}]* ]] || break
+    [[ $state =~ \"fps\":0[,}] ]] || break
 done
 echo "it says $state"
 kill $!
