@@ -162,7 +162,7 @@ def test_the_classifier_is_kept_beside_the_photos(folder, capsys):
     weights[-1, 2] = -np.inf
     capsys.readouterr()
     for _ in range(2):
-        photos.keep(weights)
+        photos.keep(weights, server_round=1)
     assert capsys.readouterr().out == ("classes without a photo on any client, which are never recognised: nothing\n")
     with np.load(folder / CLASSIFIER) as kept:
         assert (kept["weights"] == weights).all() and kept["classes"].tolist() == ["cup", "spoon", "nothing"]
