@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from federation.files import replaced
 from federation.flags import checked_name
 
 import numpy as np
+
+FREE_MB = 50  # that photos leave on the card
 
 
 class Classifier(NamedTuple):
@@ -70,6 +73,8 @@ class Album:
         """Keep a photo; raises ValueError if there is no such class, OSError if it cannot be written."""
         if name not in self.classes():
             raise ValueError(f"there is no class {name!r}")
+        if shutil.disk_usage(self.folder).free < FREE_MB * 1e6:
+            raise OSError("there is no room left on the card")
         folder = self._folders().get(name, self.folder / name)
         path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}-{next(self._numbers)}.jpg"
         with replaced(path) as file:

@@ -16,7 +16,7 @@ from federation.flags import Failure
 import numpy as np
 
 WIDTH, HEIGHT = 640, 480
-FOLDER_FPS = 15  # of a folder's pictures
+FOLDER_FPS = 25  # of a folder's pictures
 TRY_AGAIN = 2  # seconds after a camera failed
 QUALITY = 85  # of JPEGs
 

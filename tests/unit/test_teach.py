@@ -12,7 +12,6 @@ import time
 from federation.data.pictures import PhotoFolder
 from federation.flags import Failure
 from federation.teach import cameras
-from federation.teach import page as module
 from federation.teach.album import Album
 from federation.teach.cameras import Camera, find_camera, folder_frames
 from federation.teach.page import make_app, read_secret, serve_page
@@ -189,7 +188,7 @@ def test_what_cannot_be_done_is_a_sentence(client, album, monkeypatch):
     assert client.post("/photos", params={"class": "none"}).status_code == 400
     album.add_class("cup")
     full = shutil.disk_usage(album.folder)._replace(free=1000)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
     answer = client.post("/photos", params={"class": "cup"})
     assert (answer.status_code, answer.text) == (507, "there is no room left on the card")
     assert album.counts() == {"cup": 0}
