@@ -18,7 +18,10 @@ def running_in(session: int) -> list[str]:
     return [line for line in lines.splitlines() if line.split()[0] == str(session) and line.split()[1][0] != "Z"]
 
 
-@pytest.mark.parametrize(("flags", "rounds", "accuracy"), [([], 3, 0.95), (["--tf"], 3, 0.95), (["--onnx"], 1, 0.9)])
+@pytest.mark.parametrize(
+    ("flags", "rounds", "accuracy"),
+    [([], 3, 0.95), (["--onnx"], 1, 0.9), pytest.param(["--tf"], 3, 0.95, marks=pytest.mark.slow)],
+)
 def test_demo(start, flags, rounds, accuracy):
     demo = start("run_demo.sh", *flags, python="bash", start_new_session=True)
     assert demo.exit_code() == 0, demo.output
