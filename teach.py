@@ -59,7 +59,7 @@ class Recogniser:
     def recognise(self, jpeg: bytes) -> dict[str, float]:
         """Score each class by how much the photo looks like it; the photo is seen as client_onnx.py would see it."""
         classifier = self.album.classifier()
-        if classifier is None or classifier.round == 0:
+        if classifier is None or len(classifier.weights) != eye.FEATURES + 1:  # the second: before the first round
             return {}
         pixels = decode_image(io.BytesIO(jpeg), (eye.SIZE, eye.SIZE, 3), fit=True)
         features = eye.fold(self.backbone.run(None, {"images": pixels[None]})[0][0])

@@ -7,6 +7,7 @@ import itertools
 import shutil
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from federation.flags import checked_name
 import numpy as np
 
 FREE_MB = 50  # that photos leave on the card
+COUNT_EVERY = 5  # seconds between two looks at all files
 
 
 class Classifier(NamedTuple):
@@ -36,6 +38,8 @@ class Album:
         self.folder = folder
         self._taken: list[Path] = []  # since the start, for `undo`
         self._numbers = itertools.count()
+        self._counts: Counter[str] = Counter()
+        self._count_at = 0.0  # by time.monotonic()
         self._lock = threading.Lock()
         self._known: tuple[tuple[int, int], Classifier] | None = None  # by the file's time and size
 
@@ -59,15 +63,20 @@ class Album:
         return known.classes if known else list(self._folders())
 
     def counts(self) -> dict[str, int]:
-        """How many photos each class has on this board."""
-        folders = self._folders()
-        return {name: len(list(photo_files(folders[name]))) if name in folders else 0 for name in self.classes()}
+        """How many photos each class has on this board; what others add or remove shows within seconds."""
+        with self._lock:
+            if time.monotonic() >= self._count_at:
+                folders = self._folders()
+                self._counts = Counter({name: len(list(photo_files(path))) for name, path in folders.items()})
+                self._count_at = time.monotonic() + COUNT_EVERY
+            return {name: self._counts[name] for name in self.classes()}
 
     def add_class(self, name: str) -> None:
         """Make a class; raises ValueError if it cannot have that name, or if the laptop names the classes."""
         if self.classifier():
             raise ValueError("the laptop names the classes (--classes)")
         (self.folder / checked_name(name)).mkdir(parents=True, exist_ok=True)
+        self._count_at = 0.0
 
     def take(self, name: str, jpeg: bytes) -> None:
         """Keep a photo; raises ValueError if there is no such class, OSError if it cannot be written."""
@@ -81,6 +90,7 @@ class Album:
             file.write(jpeg)
         with self._lock:
             self._taken.append(path)
+            self._counts[name] += 1
 
     @property
     def can_undo(self) -> bool:
@@ -93,6 +103,7 @@ class Album:
             if self._taken:
                 with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
                     self._taken.pop().unlink()
+                self._count_at = 0.0
 
     def _folders(self) -> dict[str, Path]:
         return dict(class_folders(self.folder)) if self.folder.is_dir() else {}
