@@ -20,7 +20,7 @@ case "${1:-}" in
     --quick | --all) run=${1#--}; shift ;;
 esac
 
-./setup_venv.sh requirements_pytorch.txt requirements_tf.txt requirements_fleet.txt requirements_engine.txt tests/requirements.txt
+./setup_venv.sh requirements_{pytorch,tf,onnx,fleet,engine}.txt tests/requirements.txt
 export PATH="$PWD/.venv/bin:$PATH"
 
 echo "== linters"
