@@ -65,7 +65,7 @@ for _ in {1..300}; do
     [[ $state =~ \"fps\":0[,}] ]] || break
 done
 echo "it says $state"
-kill $!
+pkill -P $!
 
 echo "== the PyTorch that the requirements avoid"
 step='import torch; x = torch.randn(8, 1, 28, 28); w = torch.randn(6, 1, 5, 5, requires_grad=True)
