@@ -475,7 +475,7 @@ def test_photos_that_are_taken_in_a_browser(boards, laptop):
     assert '"round":1' in ask(f"{page}/state?secret={secret}")[1]
 
     shown = laptop.play("fleet/status.yml", *of_fleet, "-e", "lines=9").output
-    assert re.search(r"@fleet is activ.* since .*- teach-fleet is active since .*not encrypted", shown, re.S)
+    assert re.search(r"@fleet is act.* since .*- teach-fleet is active since .*not encrypted", shown, re.S)
     assert laptop.changes("fleet/start.yml", *of_fleet, "-e", "teach=false") == [1]
     assert states()[1] == "inactive"
     laptop.changes("fleet/start.yml", *of_fleet)
