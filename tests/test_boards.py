@@ -236,7 +236,7 @@ def test_a_fleet(boards, laptop, fleet):
     )
     output = laptop.paste(readme(2))
     # Or "activating": its run is over, and systemd starts it anew in a moment.
-    assert len(re.findall(r"- (active|activating) since ", output)) == 4, output
+    assert len(re.findall(r"- flower-client@fleet is (active|activating) since ", output)) == 4, output
     assert output.count("the server has ended the run") >= 2
 
 
@@ -379,7 +379,7 @@ def test_super_nodes(boards, laptop, fleet):
     pid = main_pid(boards[0])
     assert laptop.changes("fleet/start.yml", *of_fleet) == [0, 0]
     assert main_pid(boards[0]) == pid
-    assert len(re.findall("- active since ", laptop.play("fleet/status.yml", *of_fleet).output)) == 2
+    assert len(re.findall("@fleet is active since ", laptop.play("fleet/status.yml", *of_fleet).output)) == 2
     link.popen.terminate()
     link.exit_code()
     link = start(superlink)
@@ -424,6 +424,65 @@ def test_photos_that_a_board_has_stay_there_and_are_learned_from(boards, laptop)
     laptop.changes("fleet/stop.yml", *of_fleet)
     found = board.ssh("cd embedded-devices/photos && ls && ls */*.png").split()
     assert found[:3] == ["classifier.npz", "cup", "spoon"] and len(found) == 3 + 20
+
+
+def test_photos_that_are_taken_in_a_browser(boards, laptop):
+    """By a camera that is a folder of pictures."""
+    board = boards[1]
+    inventory = laptop.processes.project / "fleet/teach.yml"
+    flags = {"client_flags": "--photos taken --threads 1", "teach_flags": "--camera camera --port 8001"}
+    write_inventory(inventory, {board.name: {"cid": 0}}, framework="onnx", teach=True, **flags)
+    of_fleet = ("--inventory", str(inventory))
+
+    def states() -> list[str]:
+        return board.ssh("systemctl is-active flower-client@fleet teach-fleet || true").split()
+
+    def ask(url: str, method: str = "GET") -> tuple[str, str]:
+        """The status and the body of the answer that the laptop gets."""
+        words = ("--silent", "--max-time", "20", "--write-out", " %{http_code}", "--request", method, url)
+        body, _, status = run(*boards.on_laptop("curl", *words)).rpartition(" ")
+        return status, body
+
+    laptop.changes("fleet/setup.yml", *of_fleet)
+    assert laptop.changes("fleet/setup.yml", *of_fleet) == [0]
+    board.ssh("cd embedded-devices && .venv/bin/python -c 'import apt, cv2'")  # of the system, and of its own
+    board.ssh("mkdir embedded-devices/camera")
+    picture = laptop.processes.folder / "seen.png"
+    Image.new("RGB", (64, 48), (200, 20, 99)).save(picture)
+    laptop.paste(f"rsync -a {picture} pi@{board.name}:embedded-devices/camera/")
+    told = laptop.play("fleet/start.yml", *of_fleet).output
+    page, secret = re.search(rf"msg: (http://{board.name}:8001)/\?secret=([\w-]+)", told).groups()
+    assert states() == ["active", "active"]
+    board.ssh("systemd-analyze verify /etc/systemd/system/teach-fleet.service")
+    assert ask(page)[0] == ask(f"{page}/state?secret=guess")[0] == "403"
+    assert ask(f"{page}/?secret={secret}")[0] == "200"
+    for name in ("cup", "spoon"):
+        assert ask(f"{page}/classes?name={name}&secret={secret}", "POST")[0] == "200"
+    deadline = time.monotonic() + PROMPTLY
+    while ask(f"{page}/photos?class=cup&secret={secret}", "POST")[0] != "200":  # the camera is starting
+        assert time.monotonic() < deadline
+    assert laptop.changes("fleet/start.yml", *of_fleet) == [0]
+
+    line = change_code(laptop)
+    pid = board.ssh("systemctl show --property=MainPID --value teach-fleet")
+    assert laptop.changes("fleet/setup.yml", *of_fleet) == [2]
+    assert board.ssh("tail -n 1 embedded-devices/client_tf.py") == line
+    assert board.ssh("systemctl show --property=MainPID --value teach-fleet") != pid
+    told = laptop.play("fleet/start.yml", *of_fleet).output
+    assert f"msg: {page}/?secret={secret}" in told  # as before
+    assert '"name":"cup","photos":1' in ask(f"{page}/state?secret={secret}")[1]
+    assert_rounds(laptop.serve("--rounds", 1, "--min_num_clients", 1), "1 results and 0 failures")
+    assert '"round":1' in ask(f"{page}/state?secret={secret}")[1]
+
+    shown = laptop.play("fleet/status.yml", *of_fleet, "-e", "lines=9").output
+    assert re.search(r"@fleet is act.* since .*- teach-fleet is active since .*not encrypted", shown, re.S)
+    assert laptop.changes("fleet/start.yml", *of_fleet, "-e", "teach=false") == [1]
+    assert states()[1] == "inactive"
+    laptop.changes("fleet/start.yml", *of_fleet)
+    laptop.changes("fleet/stop.yml", *of_fleet)
+    assert states() == ["inactive", "inactive"]
+    enabled = board.ssh("systemctl is-enabled flower-client@fleet teach-fleet || true").split()
+    assert enabled == ["disabled", "disabled"]
 
 
 DOCKER = """#!/bin/sh

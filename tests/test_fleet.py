@@ -53,6 +53,7 @@ def test_mistakes_in_the_inventory(tmp_path):
         "an address is HOST:PORT, such as 192.168.1.10:8080, not laptop": {"superlink_address": "laptop"},
         f"{tmp_path}/ca.key is a secret of this laptop: the boards get ca.crt": {"certificate": f"{tmp_path}/ca.key"},
         "remove ansible_become from the inventory": {"ansible_become": True},
+        "a: teach needs framework onnx, and client_flags with --photos FOLDER": {"teach": True, "framework": "onnx"},
         "a: SuperNodes run on Raspberry Pis only": {"superlink_address": "laptop:80", "client_flags": "--threads 2"},
         "a and b have the same cid, 1": {"cid": 1},
     }

@@ -33,7 +33,7 @@ from processes import LOOK_EVERY, ROOT, Process
 
 CACHE = Path.home() / ".cache/virtual_boards"
 LAPTOP = "192.168.1.10"
-REQUIREMENTS = ROOT / "requirements_tf.txt", ROOT / "requirements_onnx.txt"
+REQUIREMENTS = [ROOT / f"requirements_{name}.txt" for name in ("tf", "onnx", "teach")]
 PORT = 8000  # where the laptop offers packages
 DISK = "20G"  # of each board; takes as much space as there is in it
 BOOT_SECONDS = 120  # from power to ssh at the latest
