@@ -20,7 +20,11 @@ def running_in(session: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("flags", "rounds", "accuracy"),
-    [([], 3, 0.95), (["--onnx"], 1, 0.9), pytest.param(["--tf"], 3, 0.95, marks=pytest.mark.slow)],
+    [
+        ([], 3, 0.95),
+        pytest.param(["--tf"], 3, 0.95, marks=pytest.mark.slow),
+        pytest.param(["--onnx"], 1, 0.9, marks=pytest.mark.slow),
+    ],
 )
 def test_demo(start, flags, rounds, accuracy):
     demo = start("run_demo.sh", *flags, python="bash", start_new_session=True)

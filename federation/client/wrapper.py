@@ -31,6 +31,7 @@ from flwr.common import (
     GetPropertiesRes,
     Scalar,
     Status,
+    ndarrays_to_parameters,
 )
 
 
@@ -38,7 +39,9 @@ class ClientWrapper:
     """Answers the server's messages, and prints a line for each fit and evaluate.
 
     It adds `seconds`, `vital_signs()` and, to a fit, what the meter says to the metrics. An error in the script's
-    client is printed here and told to the server, as a result that failed; the connection stays.
+    client is printed here and told to the server, as a result that failed; the connection stays. A client whose first
+    model is always the same has `same_start`: it need not be sent that. One that learns any classes has
+    `choose_classes`, which takes those that the server names, or none, and returns its own.
     """
 
     def __init__(
@@ -86,12 +89,12 @@ class ClientWrapper:
             return failure(task, f"{type(error).__name__}: {error}")
 
     def _get_properties(self, instruction: GetPropertiesIns) -> GetPropertiesRes:
-        if hasattr(self.script_client, "choose_classes"):  # it learns any: the server's, if that has named some
+        if hasattr(self.script_client, "choose_classes"):
             classes = self.script_client.choose_classes(handshake.told_classes(instruction.config))
             model = fingerprint(self.script_client.get_parameters({}))
             self.identity = replace(self.identity, classes=class_list(classes), model=model)
-        if not self.inbound.digest:  # where all clients begin with the same model, it need not be sent
-            self.inbound.receive(self.client.get_parameters(GetParametersIns({})).parameters)
+        if getattr(self.script_client, "same_start", False) and not self.inbound.digest:
+            self.inbound.receive(ndarrays_to_parameters(self.script_client.get_parameters({})))
         return GetPropertiesRes(Status(Code.OK, ""), handshake.answer(instruction.config, self.identity, self.token))
 
     def _get_parameters(self, instruction: GetParametersIns) -> GetParametersRes:

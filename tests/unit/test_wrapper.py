@@ -136,6 +136,9 @@ def test_classes_are_those_that_the_server_tells_and_the_model_has_them():
 
 def test_the_model_that_all_begin_with_need_not_be_sent(client, trainee):
     client.answer("get_properties", GetPropertiesIns(question()))
+    assert lacks_the_model(client.answer("fit", FitIns(Outbound(MODEL, False).digest, {})))
+    trainee.same_start = True
+    client.answer("get_properties", GetPropertiesIns(question()))
     assert client.answer("fit", FitIns(Outbound(MODEL, False).digest, {})).status.code == Code.OK
 
 
