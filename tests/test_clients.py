@@ -55,6 +55,7 @@ def test_one_round_is_enough_with_a_network_that_is_trained_already(processes, m
         assert [(model[name].dtype.str, model[name].size) for name in model.files] == [("<f2", 462241), ("<f2", 9610)]
 
 
+@pytest.mark.slow
 def test_clients_on_one_machine_share_its_cores(processes, mnist):
     """With more threads than cores, a round would take minutes."""
     cores = len(os.sched_getaffinity(0))
@@ -180,6 +181,7 @@ def test_a_fit_ends_when_its_seconds_are_over(start, framework):
     assert least[1] == 1 and whole[1] == 20
 
 
+@pytest.mark.slow
 def test_rounds_end_on_time(processes, mnist):
     """To do all epochs would take hours, on any machine."""
     server_arguments = *THREE_ROUNDS, "--epochs", 1_000_000, "--fit_seconds", "auto"

@@ -57,6 +57,7 @@ def test_ctrl_c_leaves_no_process_and_the_run_goes_on_later(simulate, results):
     assert "going on after round 1" in resumed.output and "2 of 2 rounds done" in resumed.output
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there(simulate, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     simulation = simulate("--gpu_share", 0.5)
