@@ -14,6 +14,7 @@ _DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRPC_ENABLE_FORK_SUPPORT": "0",  # on Python 3.8 gRPC's fork handlers hang one exit in four
     "GRPC_DNS_RESOLVER": "native",  # finds names such as laptop.local where the rest of the system does
+    "OPENCV_LOG_LEVEL": "OFF",  # a camera that is not there is told once, not with each attempt
     "OPENBLAS_NUM_THREADS": "1",  # NumPy's: for matrices as small as here, its threads cost more than they save
     "TF_CPP_MIN_LOG_LEVEL": "2",  # most of TensorFlow's greetings off, its errors on
 }
