@@ -1,4 +1,4 @@
-"""What stands behind the scripts, in rooms: data, wire, client, server, results, engine.
+"""What stands behind the scripts, in rooms: data, wire, client, server, results, engine, teach.
 
 Import this package before flwr, torch, tensorflow or matplotlib: it sets defaults that they read once, when they are
 imported. All but the last can be overridden from the environment.

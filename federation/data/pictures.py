@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, Iterable, Protocol, Sequence
+from typing import Any, Iterable, NamedTuple, Protocol, Sequence
 
 from federation.data.hub import DataError
 from federation.data.images import decode_image
@@ -64,6 +64,24 @@ def pictures_of(images: Iterable[Any]) -> list[Picture]:
     return [Array(image) if isinstance(image, np.ndarray) else image for image in images]
 
 
+class Classifier(NamedTuple):
+    """What `PhotoFolder.keep` has written last."""
+
+    classes: list[str]
+    weights: np.ndarray  # float32 [features + 1, classes]
+    round: int  # 0: none is over
+    accuracy: float  # on this board's validation photos; NaN if it has none
+
+
+def read_classifier(folder: Path) -> Classifier | None:
+    """The classifier beside the photos in a folder; None if there is none yet, or a damaged one."""
+    try:
+        with np.load(folder / CLASSIFIER, allow_pickle=False) as kept:
+            return Classifier(kept["classes"].tolist(), kept["weights"], int(kept["round"]), float(kept["accuracy"]))
+    except Exception:  # whatever NumPy and zipfile stumble over
+        return None
+
+
 class PhotoFolder:
     """Photos in a folder for each class: photos/cup/1.jpg, photos/spoon/1.jpg... They may come and go.
 
@@ -98,7 +116,8 @@ class PhotoFolder:
                     exit_code=2,
                 )
             self.classes = there
-        if self.classes != self._kept_classes():
+        kept = read_classifier(self.folder)
+        if kept is None or kept.classes != self.classes:
             self.keep(np.full((1, len(self.classes)), -np.inf, np.float32))
         return self.classes
 
@@ -146,13 +165,6 @@ class PhotoFolder:
                 np.savez(file, weights=weights, classes=np.array(self.classes), round=server_round, accuracy=accuracy)
         except OSError as error:
             print(f"{self.folder / CLASSIFIER} cannot be written: {error.strerror or error}")
-
-    def _kept_classes(self) -> list[str]:
-        try:
-            with np.load(self.folder / CLASSIFIER, allow_pickle=False) as kept:
-                return kept["classes"].tolist()
-        except Exception:  # there is none yet, or it is damaged
-            return []
 
     def _folders(self) -> dict[str, Path]:
         try:

@@ -9,26 +9,14 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 from federation.data.photos import class_folders, photo_files
-from federation.data.pictures import CLASSIFIER
+from federation.data.pictures import CLASSIFIER, Classifier, read_classifier
 from federation.files import replaced
 from federation.flags import checked_name
 
-import numpy as np
-
 FREE_MB = 50  # that photos leave on the card
 COUNT_EVERY = 5  # seconds between two looks at all files
-
-
-class Classifier(NamedTuple):
-    """What a client has written last, see `PhotoFolder.keep`."""
-
-    classes: list[str]
-    weights: np.ndarray  # float32 [features + 1, classes]
-    round: int  # 0: none is over
-    accuracy: float  # on this board's validation photos; NaN if it has none
 
 
 class Album:
@@ -41,21 +29,19 @@ class Album:
         self._counts: Counter[str] = Counter()
         self._count_at = 0.0  # by time.monotonic()
         self._lock = threading.Lock()
-        self._known: tuple[tuple[int, int], Classifier] | None = None  # by the file's time and size
+        self._known: tuple[tuple[int, int], Classifier | None] | None = None  # by the file's time and size
 
     def classifier(self) -> Classifier | None:
         """The newest classifier; None as long as no client has joined a server."""
-        path = self.folder / CLASSIFIER
         try:
-            status = path.stat()
-            version = status.st_mtime_ns, status.st_size
-            if self._known is None or self._known[0] != version:
-                with np.load(path, allow_pickle=False) as kept:
-                    parts = kept["classes"].tolist(), kept["weights"], int(kept["round"]), float(kept["accuracy"])
-                self._known = version, Classifier(*parts)
-        except Exception:  # it is not there, or no client's
+            status = (self.folder / CLASSIFIER).stat()
+        except OSError:
             return None
-        return self._known[1]
+        version = status.st_mtime_ns, status.st_size
+        known = self._known
+        if known is None or known[0] != version:
+            known = self._known = version, read_classifier(self.folder)
+        return known[1]
 
     def classes(self) -> list[str]:
         """The names of the classes: those of the federation, or all that have a folder here."""

@@ -25,7 +25,6 @@ class Frame(NamedTuple):
     """What a camera saw at one moment."""
 
     number: int  # of the frame, from 1 on
-    image: np.ndarray  # uint8 [height, width, 3]
     jpeg: bytes
 
 
@@ -56,7 +55,7 @@ class Camera:
         while True:
             try:
                 for image in self.open_frames():
-                    frame = Frame(next(numbers), image, to_jpeg(image))
+                    frame = Frame(next(numbers), to_jpeg(image))
                     with self._changed:
                         self._frame, self.trouble = frame, ""
                         self._changed.notify_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import math
 import shutil
@@ -137,7 +138,8 @@ def test_a_folder_as_a_camera(tmp_path, monkeypatch):
     assert reds == [True, False, True, False]
     camera = find_camera(str(tmp_path))
     camera.start()
-    assert camera.newest(timeout=10).image.shape == (480, 640, 3)
+    with Image.open(io.BytesIO(camera.newest(timeout=10).jpeg)) as image:
+        assert (image.size, image.mode) == ((640, 480), "RGB")
 
 
 @pytest.fixture
