@@ -206,7 +206,7 @@ def main() -> None:
         "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
     )
     parser.add_argument(
-        "--server_address", type=server_address, default="127.0.0.1:8080", help="HOST:PORT (default: %(default)s)"
+        "--server_address", type=server_address, help="HOST:PORT (default: the server that is found on the network)"
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
     args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token

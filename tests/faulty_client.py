@@ -1,6 +1,6 @@
 """A client that does not learn but computes: the real connection around a model of a few numbers, and faults on order.
 
-    python tests/faulty_client.py --cid 0 --server_address ADDRESS [the other flags of a client]
+    python tests/faulty_client.py --cid 0 [--server_address ADDRESS] [the other flags of a client]
 
 Each fit adds numbers to the model that depend on the client and the round only, so a run has one possible result. The
 environment variable FAULTS holds a JSON object:
@@ -73,7 +73,7 @@ class FaultyClient(NumPyClient):
 if __name__ == "__main__":
     parser = ArgumentParser(__doc__)
     parser.add_argument("--cid", type=whole_number(0), required=True)
-    parser.add_argument("--server_address", type=server_address, required=True)
+    parser.add_argument("--server_address", type=server_address)
     parser.add_argument("--mnist", action="store_true")
     args, settings = parse_client(parser, NUM_CLIENTS)
     stay_connected(FaultyClient(args.cid), settings)

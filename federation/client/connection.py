@@ -13,31 +13,35 @@ import time
 from federation.client.about import identify
 from federation.client.flags import ClientSettings
 from federation.client.power import Meter
-from federation.client.probe import probe
+from federation.client.search import Search
 from federation.client.stream import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
-from federation.wire.addresses import Address
 from federation.wire.handshake import Refused
 from federation.wire.keepalive import watch_connections
-from federation.wire.tls import warn_if_readable
+from federation.wire.probe import probe
+from federation.wire.tls import FOUND, warn_if_readable
 
 from flwr.client import NumPyClient
 
 LONGEST_PAUSE = 20  # seconds between two attempts to reach the server
+SILENCE = (
+    45  # seconds without the server, then it is lost: sooner than it gives up this client, so as to be back in time
+)
 
 
 def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
-    """Take part in the run of the server at `settings.server_address`.
+    """Take part in the run of the server at `settings.server_address`, or of the one that is found on the network.
 
     Waits for a server that is not up yet, comes back when the connection is lost, and returns when the server says
     that the run is over. Ends the process with exit code 1 if the server refuses this client, or if it could not be
-    reached for `settings.retry_for` seconds; with 130 at Ctrl-C and 143 at SIGTERM.
+    reached for `settings.retry_for` seconds; with 2 if two servers are found; with 130 at Ctrl-C and 143 at SIGTERM.
     """
     _exit_at_signals()
     identity = identify(client, settings.partitioning, settings.cid, secrets.token_hex(8), keeps_model=True)
     wrapper = ClientWrapper(client, identity, settings.token, Meter(settings.plug), settings.threads)
-    watch_connections(settings.server_address.port)
-    warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")
+    watch_connections(SILENCE)
+    if settings.server_address:
+        warn_if_readable(settings.server_address, settings.root_certificate is not None, "--root_certificate")
     try:
         _connect_until_the_end(wrapper, settings)
     except Refused as refused:
@@ -47,17 +51,22 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
 
 def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> None:
     """Return once the server has ended the run; raises Refused if there is no use in trying again."""
-    address, root_certificate = settings.server_address, settings.root_certificate
-    attempts = _Attempts(address, settings.retry_for)
+    root_certificate, name = settings.root_certificate, None if settings.server_address else FOUND
+    attempts = _Attempts(settings)
+    search = Search(settings, lambda line: attempts.tell(line))
     while True:
+        address = settings.server_address or search.look()
+        if address is None:
+            attempts.remaining()
+            continue
         try:
-            probe(address, root_certificate)
+            probe(address, root_certificate, name)
             attempts.tell(f"connecting to {address}")
-            answer_server(address, root_certificate, wrapper.answer)
+            answer_server(address, root_certificate, name, wrapper.answer)
             return
         except ConnectionLost as lost:
             if lost.was_asked:  # the server was there
-                attempts = _Attempts(address, settings.retry_for)
+                attempts = _Attempts(settings)
             attempts.tell(f"lost the server at {address} ({lost}): trying again")
         except OSError as error:
             attempts.tell(f"no server at {address} yet ({error.strerror or error}): waiting for it")
@@ -71,12 +80,11 @@ def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> 
 class _Attempts:
     """Attempts to reach the server: what is told of them, ever longer pauses between them, the time to give up."""
 
-    def __init__(self, address: Address, retry_for: float) -> None:
-        self.address = address
-        self.retry_for = retry_for
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
         self.told: set[str] = set()
         self.pause = 1.0  # seconds
-        self.give_up_at = time.monotonic() + retry_for
+        self.give_up_at = time.monotonic() + settings.retry_for
 
     def tell(self, line: str) -> None:
         """Print a line, once."""
@@ -84,12 +92,17 @@ class _Attempts:
             print(line)
             self.told.add(line)
 
-    def wait(self) -> None:
-        """Wait before the next attempt; raises Refused if it is time to give up."""
+    def remaining(self) -> float:
+        """The seconds until it is time to give up; raises Refused if it is."""
         remaining = self.give_up_at - time.monotonic()
         if remaining <= 0:
-            raise Refused(f"no connection to {self.address} for {self.retry_for:g} s: giving up")
-        time.sleep(min(random.uniform(self.pause / 2, self.pause), remaining))
+            server = self.settings.server_address or "a server"
+            raise Refused(f"no connection to {server} for {self.settings.retry_for:g} s: giving up")
+        return remaining
+
+    def wait(self) -> None:
+        """Wait before the next attempt; raises Refused if it is time to give up."""
+        time.sleep(min(random.uniform(self.pause / 2, self.pause), self.remaining()))
         self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
 

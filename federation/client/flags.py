@@ -32,7 +32,7 @@ class ClientSettings:
     partitioning: Partitioning
     cid: int  # which of its partitions this client has
     threads: Threads = field(default_factory=Threads)
-    server_address: Address = Address("127.0.0.1", 8080)
+    server_address: Address | None = None  # None: it is found
     root_certificate: bytes | None = None  # PEM; None: not encrypted
     token: bytes | None = None
     retry_for: float = math.inf  # seconds

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import queue
 
-from federation.client.probe import somebody_else
 from federation.wire import MAX_MESSAGE_BYTES
 from federation.wire.addresses import Address
 from federation.wire.handshake import Refused
 from federation.wire.messages import Answer, read_question, write_answer
+from federation.wire.probe import somebody_else
 
 import grpc
 from flwr.proto.transport_pb2 import ClientMessage, Reason
@@ -44,8 +44,8 @@ class ConnectionLost(Exception):
         self.was_asked = was_asked
 
 
-def answer_server(address: Address, root_certificate: bytes | None, answer: Answer) -> None:
-    """Answer the server's messages until it says that the run is over.
+def answer_server(address: Address, root_certificate: bytes | None, name: str | None, answer: Answer) -> None:
+    """Answer the server's messages until it says that the run is over. Its certificate is checked as by `probe`.
 
     `answer(task, instruction)` returns the result of a task: `get_properties`, `get_parameters`, `fit` or `evaluate`,
     with Flower's types such as FitIns and FitRes. Raises ConnectionLost, and Refused if the next connection would end
@@ -53,7 +53,7 @@ def answer_server(address: Address, root_certificate: bytes | None, answer: Answ
     """
     was_asked = False
     answers: queue.SimpleQueue[ClientMessage | None] = queue.SimpleQueue()
-    with _channel(address, root_certificate) as channel:
+    with _channel(address, root_certificate, name) as channel:
         try:
             for message in FlowerServiceStub(channel).Join(iter(answers.get, None)):
                 was_asked = True
@@ -73,10 +73,11 @@ def answer_server(address: Address, root_certificate: bytes | None, answer: Answ
             answers.put(None)  # ends gRPC's thread that takes the answers
 
 
-def _channel(address: Address, root_certificate: bytes | None) -> grpc.Channel:
+def _channel(address: Address, root_certificate: bytes | None, name: str | None) -> grpc.Channel:
     if root_certificate is None:
         return grpc.insecure_channel(str(address), OPTIONS)
-    return grpc.secure_channel(str(address), grpc.ssl_channel_credentials(root_certificate), OPTIONS)
+    options = OPTIONS if name is None else [*OPTIONS, ("grpc.ssl_target_name_override", name)]
+    return grpc.secure_channel(str(address), grpc.ssl_channel_credentials(root_certificate), options)
 
 
 def _reason(error: grpc.RpcError, address: Address, was_asked: bool) -> Refused | ConnectionLost:

@@ -41,6 +41,7 @@ class ServerSettings:
     plain: bool  # no table on a terminal
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
     token: bytes | None
+    announce: bool = True
     classes: list[str] = field(default_factory=list)  # that clients with photos are told; none: their own
 
 
@@ -56,6 +57,12 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
         help="where to listen, HOST:PORT (default: %(default)s, all addresses of this machine)",
     )
     parser.add_argument(
+        "--no_announce",
+        dest="announce",
+        action="store_false",
+        help="do not announce this server on the local network (default: clients there find it without its address)",
+    )
+    parser.add_argument(
         "--plain",
         action="store_true",
         help="only lines, no table of the clients below them (default: a table, if the output is a terminal)",
@@ -68,7 +75,7 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
     )
     add_token_file(parser)
     args, run = parse_run(parser)
-    return args, ServerSettings(run, args.server_address, args.plain, args.certificates, args.token)
+    return args, ServerSettings(run, args.server_address, args.plain, args.certificates, args.token, args.announce)
 
 
 def parse_run(

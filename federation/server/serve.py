@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from importlib.util import find_spec
+from typing import ContextManager, NoReturn
 
-from federation.flags import Failure
+from federation.flags import Failure, dataset_name
 from federation.results.live_table import watched
 from federation.server.flags import ServerSettings
 from federation.server.rounds import STOP_SIGNALS, DeviceServer
 from federation.wire import MAX_MESSAGE_BYTES
 from federation.wire.addresses import reachable_addresses
+from federation.wire.discovery import LONGEST_NAME, Announcement, announced
+from federation.wire.handshake import printable
 from federation.wire.keepalive import watch_connections
 from federation.wire.tls import warn_if_readable
 
@@ -27,6 +30,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 DRAWING_TIMEOUT = 3  # seconds
+SILENCE = 65  # seconds without a client, then it is lost
 
 
 def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
@@ -40,10 +44,11 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
     address = settings.server_address
     print(f"clients connect with --server_address={' or '.join(map(str, reachable_addresses(address)))}")
     warn_if_readable(address, settings.certificates is not None, "--certificates")
-    watch_connections(address.port)
+    watch_connections(SILENCE)
     _allow_many_connections()
     try:
-        with watched(server.report, server.clients.activities, run.num_rounds, run.min_num_clients, settings.plain):
+        table = watched(server.report, server.clients.activities, run.num_rounds, run.min_num_clients, settings.plain)
+        with _announcement(server, settings), table:
             start_server(
                 server_address=str(address),
                 server=server,
@@ -58,6 +63,29 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
     except Exception:
         traceback.print_exc()
     _leave(server)
+
+
+def _announcement(server: DeviceServer, settings: ServerSettings) -> ContextManager[None]:
+    """Context in which the server is announced on the network, if it is to be and can be."""
+    address, run = settings.server_address, settings.run
+    if not settings.announce or address.is_loopback:
+        return contextlib.nullcontext()
+    if find_spec("zeroconf") is None:
+        print("not announced on the network: the package zeroconf is not installed")
+        return contextlib.nullcontext()
+
+    def describe() -> Announcement:
+        member = server.clients.member
+        tested = dataset_name(run.flags["mnist"]) if run.flags["evaluate_with"] else ""
+        return Announcement(
+            run=printable(run.results_dir.resolve().name)[:LONGEST_NAME],
+            addresses=tuple(found for found in reachable_addresses(address) if not found.is_loopback),
+            dataset=member.dataset if member else "photos" if settings.classes else tested,
+            encrypted=settings.certificates is not None,
+        ).signed(settings.token)
+
+    print("announced on the network: clients there need no --server_address (--no_announce changes that)")
+    return announced(describe)
 
 
 def _allow_many_connections() -> None:

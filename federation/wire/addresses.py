@@ -79,7 +79,8 @@ def reachable_addresses(listening: Address) -> list[Address]:
     entries = [entry for interface in psutil.net_if_addrs().values() for entry in interface]
     own_hosts = [entry.address for entry in entries if entry.family in (socket.AF_INET, socket.AF_INET6)]
     ips = [ipaddress.ip_address(host) for host in [*_outward_host(), *own_hosts] if "%" not in host]
-    hosts = dict.fromkeys(str(ip) for ip in ips if not ip.is_loopback and not ip.is_link_local)
+    ips.sort(key=lambda ip: ip.is_link_local)  # those of a cable from board to laptop come last
+    hosts = dict.fromkeys(str(ip) for ip in ips if not ip.is_loopback and not (ip.version == 6 and ip.is_link_local))
     return [Address(host, listening.port) for host in hosts or ["127.0.0.1"]][:MOST_SHOWN]
 
 

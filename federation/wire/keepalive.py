@@ -18,42 +18,42 @@ from pathlib import Path
 SWEEP_PAUSE = 5  # seconds
 OPEN_FILES = Path("/dev/fd")  # on Linux and macOS
 
-OPTIONS = {
-    "TCP_KEEPIDLE": 20,  # seconds of silence, then the other side is asked
-    "TCP_KEEPALIVE": 20,  # its name on macOS
-    "TCP_KEEPINTVL": 4,  # seconds until it is asked again
-    "TCP_KEEPCNT": 11,  # questions without an answer, then the connection is given up
-    "TCP_USER_TIMEOUT": 65_000,  # milliseconds without progress in sending, then so is it; Linux only
-}
+SILENCE = 20  # seconds, then the other side is asked
+ASK_EVERY = 4  # seconds
 
 
-def watch_connections(port: int) -> None:
-    """Have the TCP connections that use `port`, here or on the other side, watched as long as this process runs.
+def watch_connections(give_up_after: int) -> None:
+    """Have the TCP connections of this process given up after so many seconds without the other side.
 
     Does nothing on Windows, where a process cannot list its sockets.
     """
     if OPEN_FILES.is_dir():
-        threading.Thread(target=_sweep_for_ever, args=(port,), daemon=True).start()
+        threading.Thread(target=_sweep_for_ever, args=(give_up_after,), daemon=True).start()
 
 
-def _sweep_for_ever(port: int) -> None:
+def _sweep_for_ever(give_up_after: int) -> None:
+    options = {
+        "TCP_KEEPIDLE": SILENCE,
+        "TCP_KEEPALIVE": SILENCE,  # its name on macOS
+        "TCP_KEEPINTVL": ASK_EVERY,
+        "TCP_KEEPCNT": (give_up_after - SILENCE) // ASK_EVERY,  # questions without an answer
+        "TCP_USER_TIMEOUT": 1000 * give_up_after,  # milliseconds without progress in sending; Linux only
+    }
     while True:
         with contextlib.suppress(OSError):  # so many files are open that not even their list can be
             for file in OPEN_FILES.iterdir():
                 with contextlib.suppress(OSError):  # no socket, not connected, or closed in the meantime
-                    _watch(int(file.name), port)
+                    _watch(int(file.name), options)
         time.sleep(SWEEP_PAUSE)
 
 
-def _watch(descriptor: int, port: int) -> None:
-    """Set the options on the socket with this file descriptor, if it is a connection that uses `port`."""
+def _watch(descriptor: int, options: dict[str, int]) -> None:
+    """Set the options on the socket with this file descriptor, if it is a TCP connection."""
     connection = socket.socket(fileno=descriptor)
     try:
-        if connection.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        if port in (connection.getsockname()[1], connection.getpeername()[1]):
+        if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for name in OPTIONS.keys() & vars(socket).keys():
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), OPTIONS[name])
+            for name in options.keys() & vars(socket).keys():
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), options[name])
     finally:
         connection.detach()  # it is gRPC's, not ours to close

@@ -85,6 +85,8 @@ def test_the_outward_address_comes_first(machine, everywhere):
 def test_other_machines(machine):
     machine(**{f"eth{number}": [f"10.0.{number}.1"] for number in range(20)})
     assert reachable_addresses(EVERYWHERE[0]) == [(f"10.0.{number}.1", 8080) for number in range(5)]  # enough
+    machine(usb0=["169.254.7.7"], wlan0=["10.9.8.7"])
+    assert reachable_addresses(EVERYWHERE[0]) == [("10.9.8.7", 8080), ("169.254.7.7", 8080)]
     machine(wlan0=["fe80::7%wlan0"])
     assert reachable_addresses(EVERYWHERE[0]) == [("127.0.0.1", 8080)]
     assert reachable_addresses(Address("laptop.local", 80)) == [("laptop.local", 80)]

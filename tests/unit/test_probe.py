@@ -9,7 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from federation.client import probe
+from federation.wire import probe
 from federation.wire.addresses import Address
 from federation.wire.handshake import Refused
 

@@ -28,14 +28,14 @@ def connect(monkeypatch):
     def connect(*attempts, retry_for=math.inf):
         outcomes, pauses = iter(attempts), []
 
-        def probe(address, root_certificate):
-            assert (address, root_certificate) == (ADDRESS, b"root")
+        def probe(address, root_certificate, name):
+            assert (address, root_certificate, name) == (ADDRESS, b"root", None)
             connect.outcome = next(outcomes)
             if isinstance(connect.outcome, OSError):
                 raise connect.outcome
 
-        def answer_server(address, root_certificate, answer):
-            assert (address, root_certificate, answer) == (ADDRESS, b"root", "answer")
+        def answer_server(address, root_certificate, name, answer):
+            assert (address, root_certificate, name, answer) == (ADDRESS, b"root", None, "answer")
             if connect.outcome is not None:
                 raise connect.outcome
 

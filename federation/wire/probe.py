@@ -21,16 +21,17 @@ CERTIFICATE_NOT_YET_VALID = 9  # X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL
 OTHER_ADDRESS = 62, 64  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
-def probe(address: Address, root_certificate: bytes | None) -> None:
+def probe(address: Address, root_certificate: bytes | None, name: str | None = None) -> None:
     """Return if a Flower server could be there; raises OSError if nobody is, Refused if somebody else is or TLS fails.
 
+    Its certificate has to be for `name`, or else for the address.
     Whoever takes the connection and hangs up is nobody: so do Docker and ssh on a port that they forward to a server
     which is not up yet, and a server that goes down just now.
     """
     if root_certificate is None:
         _look_without_tls(address)
     else:
-        _look_with_tls(address, root_certificate)
+        _look_with_tls(address, root_certificate, name or address.host.partition("%")[0])  # none is for fe80::1%eth0
 
 
 def somebody_else(address: Address) -> Refused:
@@ -74,8 +75,7 @@ def _answer(address: Address) -> bytes:
             return b""
 
 
-def _look_with_tls(address: Address, root_certificate: bytes) -> None:
-    name = address.host.partition("%")[0]  # no certificate is for fe80::1%eth0
+def _look_with_tls(address: Address, root_certificate: bytes, name: str) -> None:
     with socket.create_connection(address, timeout=TIMEOUT) as connection:
         try:
             client_context(root_certificate).wrap_socket(connection, server_hostname=name).close()

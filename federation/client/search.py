@@ -1,0 +1,82 @@
+"""Find the server of a client that was given no address."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable
+
+from federation.client.flags import ClientSettings
+from federation.flags import Failure
+from federation.wire.addresses import Address
+from federation.wire.discovery import Announcement, hear
+from federation.wire.handshake import Refused
+from federation.wire.probe import probe
+from federation.wire.tls import FOUND, warn_if_readable
+
+HERE = Address("127.0.0.1", 8080)
+LISTEN = 8  # seconds; then it asks anew, as a network may have come up
+ADVISE_AFTER = 30  # seconds
+ADVICE = (
+    "no server found yet: is it started, on the same network? Guest Wi-Fi and Docker keep announcements away: "
+    "use --server_address with the address that server.py printed"
+)
+
+
+class Search:
+    """Looks for a server on this machine and on its network; `tell` prints a line, once.
+
+    A server that this client has lost comes before others.
+    """
+
+    def __init__(self, settings: ClientSettings, tell: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.tell = tell
+        self.last: Announcement | None = None  # that this client has connected to
+        self.advise_at = time.monotonic() + ADVISE_AFTER
+
+    def look(self) -> Address | None:
+        """The address of the one server that fits; None if a few seconds brought none. Raises Failure if two fit."""
+        if self._is_there(HERE):
+            return HERE
+        self.tell(f"no server on port {HERE.port} of this machine: looking on the network")
+        found = {address: server for server in self._hear() for address in self._usable(server)}
+        if self.last and len(found) > 1:
+            found = {address: server for address, server in found.items() if server.run == self.last.run} or found
+        if len(found) > 1:
+            servers = " and ".join(f"{server.run!r} at {address}" for address, server in found.items())
+            raise Failure(f"found {len(found)} servers, {servers}: choose one with --server_address", exit_code=2)
+        for address, server in found.items():
+            if server != self.last:
+                print(f"found server {server.run!r}")
+                warn_if_readable(address, server.encrypted, "--root_certificate")
+            self.last = server
+            return address
+        if time.monotonic() > self.advise_at:
+            self.tell(ADVICE)
+        return None
+
+    def _hear(self) -> list[Announcement]:
+        try:
+            return hear(LISTEN)
+        except ImportError:
+            self.tell("cannot look on the network: install the package zeroconf, or use --server_address")
+            time.sleep(1)
+            return []
+
+    def _usable(self, server: Announcement) -> list[Address]:
+        """The first address of a server at which it can be reached, if it fits; else none, and the reason is told."""
+        misfit = server.misfit(self.settings.dataset, self.settings.root_certificate is not None, self.settings.token)
+        if misfit:
+            self.tell(f"found {server}, but {misfit}")
+            return []
+        return [address for address in server.addresses if self._is_there(address)][:1]
+
+    def _is_there(self, address: Address) -> bool:
+        try:
+            probe(address, self.settings.root_certificate, FOUND)
+        except OSError:
+            return False
+        except Refused as refused:
+            self.tell(f"{refused}")
+            return False
+        return True
