@@ -504,7 +504,7 @@ def test_a_jetson(boards, laptop, fleet):
     board.ssh(f"sudo tee /usr/local/bin/docker << 'end' && sudo chmod +x /usr/local/bin/docker\n{DOCKER}end\n")
     board.ssh("echo '# R35 (release), REVISION: 4.1, GCID: 1' | sudo tee /etc/nv_tegra_release")
     inventory = laptop.processes.project / "fleet/jetsons.yml"
-    write_inventory(inventory, {}, {"board-2": {"cid": 7}}, framework="tf")
+    write_inventory(inventory, {}, {"board-2": {"cid": 7}}, framework="tf", server_address="192.168.1.10:8080")
     board.ssh("sudo mkdir /docker && sudo mount -t tmpfs -o size=64m docker /docker")
     small = laptop.play("--inventory", str(inventory), "fleet/setup.yml")
     assert small.exit_code() == 2 and "Action failed: 64 MB are free, and 15000 MB are needed" in small.output

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from processes import ROOT
 
 pytestmark = [
     pytest.mark.long,
@@ -80,14 +81,17 @@ def machines(start):
 
 def test_whoever_comes_last_is_found_also_at_another_address(machines, tmp_path):
     laptop, pi, jetson = map(machines, (1, 2, 3))
-    flags = "--plain", "--rounds", 1000, "--every", 1
-    first = pi.client(0)
+    shutil.copy(ROOT / "make_certificates.sh", tmp_path)
+    run(tmp_path / "make_certificates.sh", "laptop.example")  # not for any of the addresses here
+    trust = "--root_certificate", tmp_path / "certificates/ca.crt"
+    flags = "--plain", "--rounds", 1000, "--every", 1, "--certificates", tmp_path / "certificates"
+    first = pi.client(0, *trust)
     first.wait_for("looking on the network")
     server = laptop.start("server.py", "--results_dir", tmp_path / "first", *flags)
     server.wait_for("announced on the network")
     server.wait_for("client 0 on", timeout=SOON)
-    assert "found server 'first'\nnot encrypted: others on the network can read the models" in first.output
-    second = jetson.client(1)
+    assert "found server 'first'\nconnecting to 10.78.0.1:8080" in first.output
+    second = jetson.client(1, *trust)
     second.wait_for("looking on the network")
     server.wait_for("client 1 on", timeout=SOON)
     server.wait_for("round 2: 2 results and 0 failures")
@@ -111,6 +115,7 @@ def test_a_forged_announcement_gets_nothing_from_a_client_with_a_token(machines,
     client.wait_for("found server 'first' at 10.78.0.9:8080, but it does not have this client's token", SOON)
     server = laptop.start("server.py", *token, "--results_dir", tmp_path / "first", "--min_num_clients", 1)
     assert server.exit_code() == client.exit_code() == 0, client.output
+    assert "found server 'first'\nnot encrypted: others on the network can read the models" in client.output
     assert "somebody came" not in forged.output
     stranger = pi.client(1)  # who has no token is careless: this is what the forger waits for
     forged.wait_for("somebody came", SOON)

@@ -50,7 +50,7 @@ def test_mistakes_in_the_inventory(tmp_path):
     mistakes = {
         "framework is pytorch, tf or onnx, not jax": {"framework": "jax"},
         "a needs a cid from 0 to 49": {"cid": 50},
-        "an address is HOST:PORT, such as 192.168.1.10:8080, not laptop": {"superlink_address": "laptop"},
+        "a: an address is HOST:PORT, such as 192.168.1.10:8080, not 'laptop'": {"superlink_address": "laptop"},
         f"{tmp_path}/ca.key is a secret of this laptop: the boards get ca.crt": {"certificate": f"{tmp_path}/ca.key"},
         "remove ansible_become from the inventory": {"ansible_become": True},
         "a: teach needs framework onnx, and client_flags with --photos FOLDER": {"teach": True, "framework": "onnx"},
@@ -60,6 +60,9 @@ def test_mistakes_in_the_inventory(tmp_path):
     for sentence, settings in mistakes.items():
         write_inventory(inventory, {"a": {"cid": 0, **settings}, "b": {"cid": 1}})
         assert refused("fleet/setup.yml", "--inventory", inventory)[0].startswith(sentence)
+    write_inventory(inventory, {}, {"a": {"cid": 0}})
+    (sentence,) = refused("fleet/setup.yml", "--inventory", inventory)
+    assert sentence == "a: an address is HOST:PORT, such as 192.168.1.10:8080, not ''"
     write_inventory(inventory, {}, {"a": {"cid": 0}}, framework="onnx")
     assert refused("fleet/setup.yml", "--inventory", inventory) == [
         "a: onnx has no image and uses no GPU: put this board into the group raspberry_pi"

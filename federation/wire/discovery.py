@@ -44,7 +44,7 @@ class Announcement(NamedTuple):
         return f"server {self.run!r} at {' or '.join(map(str, self.addresses))}"
 
     def signed(self, token: bytes | None) -> Announcement:
-        """The same with its HMAC-SHA256 under `token`, which covers the addresses: nobody else can use it for others."""
+        """The same with its HMAC-SHA256 under `token`, which covers the addresses: it is no use with others."""
         if token is None:
             return self._replace(signature="")
         message = "announcement " + json.dumps(self[:-1])
@@ -58,7 +58,7 @@ class Announcement(NamedTuple):
             return "it does not encrypt: start it with --certificates"
         if token is None and self.signature:
             return "it wants a token: add --token_file"
-        if not hmac.compare_digest(self.signed(token).signature, self.signature):
+        if not hmac.compare_digest(self.signed(token).signature.encode(), self.signature.encode()):
             return "it does not have this client's token (--token_file)"
         if self.dataset not in ("", dataset):
             return f"its clients have {self.dataset}, this one has {dataset}"

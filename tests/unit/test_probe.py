@@ -115,3 +115,4 @@ def test_a_server_with_tls(server):
     assert sentence.endswith("): copy its ca.crt here again")
     sentence = refusal(Address("localhost", address.port), CERTIFICATE)  # the certificate is for 127.0.0.1
     assert sentence.endswith("): run ./make_certificates.sh localhost there and restart it")
+    probe.probe(Address("localhost", address.port), CERTIFICATE, "127.0.0.1")

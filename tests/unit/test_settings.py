@@ -29,7 +29,7 @@ def client_settings(monkeypatch, *words: object) -> ClientSettings:
     monkeypatch.setattr(sys, "argv", ["client.py", *map(str, words)])
     parser = ArgumentParser("A client.")
     parser.add_argument("--cid", type=whole_number(0), required=True)
-    parser.add_argument("--server_address", type=server_address, default="127.0.0.1:8080")
+    parser.add_argument("--server_address", type=server_address)
     parser.add_argument("--mnist", action="store_true")
     args, settings = parse_client(parser, 50)
     assert args.cid == settings.cid
@@ -102,6 +102,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
     (tmp_path / "token").write_text("0123456789abcdef")
     words = ["--rounds", 7, "--min_num_clients", 4, "--round_timeout", 60, "--wait_timeout", 0.5]
     words += ["--seed", 11, "--fit_seconds", 2.5, "--half_precision", "--every", 20, "--plain"]
+    words += ["--no_announce"]
     words += ["--results_dir", "here", "--certificates", tmp_path, "--token_file", tmp_path / "token"]
     settings = server_settings(monkeypatch, *words)
     run = RunSettings(
@@ -118,7 +119,7 @@ def test_a_server_with_all_flags(monkeypatch, tmp_path):
         flags=settings.run.flags,
     )
     certificates, token = (certificate, certificate, key), b"0123456789abcdef"
-    assert settings == ServerSettings(run, settings.server_address, True, certificates, token)
+    assert settings == ServerSettings(run, settings.server_address, True, certificates, token, announce=False)
 
 
 def test_a_run_that_is_no_servers(monkeypatch, capsys, tmp_path):

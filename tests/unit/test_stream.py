@@ -41,7 +41,7 @@ class Server(FlowerServiceServicer):
             add_FlowerServiceServicer_to_server(self, self.server)
         self.server.start()
         try:
-            answer_server(self.address, None, answer)
+            answer_server(self.address, None, None, answer)
         finally:
             self.server.stop(0).wait()
 
