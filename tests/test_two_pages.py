@@ -69,10 +69,7 @@ class Board:
 
     def connect(self, address: str):
         changes = {"photos": self.photos, "--cid=0": f"--cid={self.cid}"}
-        words = documented(
-            "client_onnx.py", {**changes, "--server_address=192.168.1.10:8080": f"--server_address={address}"}
-        )
-        return self.start(*words)
+        return self.start(*documented("client_onnx.py", changes), "--server_address", address)
 
     @property
     def url(self) -> str:
