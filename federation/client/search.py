@@ -49,7 +49,7 @@ class Search:
             if server != self.last:
                 print(f"found server {server.run!r}")
                 warn_if_readable(address, server.encrypted, "--root_certificate")
-            self.last = server
+            self.last, self.advise_at = server, time.monotonic() + ADVISE_AFTER
             return address
         if time.monotonic() > self.advise_at:
             self.tell(ADVICE)
