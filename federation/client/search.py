@@ -36,8 +36,13 @@ class Search:
 
     def look(self) -> Address | None:
         """The address of the one server that fits; None if a few seconds brought none. Raises Failure if two fit."""
-        if self._is_there(HERE):
+        try:
+            self._probe(HERE)
             return HERE
+        except OSError:
+            pass
+        except Refused as refused:
+            self.tell(f"{refused}")
         self.tell(f"no server on port {HERE.port} of this machine: looking on the network")
         found = {address: server for server in self._hear() for address in self._usable(server)}
         if self.last and len(found) > 1:
@@ -69,14 +74,17 @@ class Search:
         if misfit:
             self.tell(f"found {server}, but {misfit}")
             return []
-        return [address for address in server.addresses if self._is_there(address)][:1]
+        errors = []
+        for address in server.addresses:
+            try:
+                self._probe(address)
+                return [address]
+            except OSError as error:
+                errors.append(f"{address} cannot be reached ({error.strerror or error})")
+            except Refused as refused:
+                errors.append(f"{refused}")
+        self.tell(f"found {server}, but {'; '.join(errors)}")
+        return []
 
-    def _is_there(self, address: Address) -> bool:
-        try:
-            probe(address, self.settings.root_certificate, FOUND)
-        except OSError:
-            return False
-        except Refused as refused:
-            self.tell(f"{refused}")
-            return False
-        return True
+    def _probe(self, address: Address) -> None:
+        probe(address, self.settings.root_certificate, FOUND)

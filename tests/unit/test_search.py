@@ -68,7 +68,7 @@ def look(monkeypatch, capsys):
     def look(*servers, answering=(FIRST.addresses[0], SECOND.addresses[0])):
         def probe(address, root_certificate, name):
             if address not in answering:
-                raise OSError
+                raise OSError(113, "No route to host")
             if address.port == 1:
                 raise Refused("something else")
 
@@ -89,8 +89,10 @@ def test_a_server_on_this_machine_comes_first(look):
 def test_a_server_is_used_at_the_first_address_that_answers(look):
     assert look(FIRST, answering=FIRST.addresses[1:]) == (FIRST.addresses[1], ["found server 'first'"])
     assert look(FIRST) == (FIRST.addresses[0], [])  # it is no news
-    assert look(FIRST, answering=()) == (None, [])
-    assert look(FIRST._replace(addresses=(Address("h", 1),)), answering=[("h", 1)]) == (None, ["something else"])
+    why = "10.0.0.1:8080 cannot be reached (No route to host); [fd00::1]:8080 cannot be reached (No route to host)"
+    assert look(FIRST, answering=()) == (None, [f"found {FIRST}, but {why}"])
+    refusing = FIRST._replace(addresses=(Address("h", 1),))
+    assert look(refusing, answering=refusing.addresses) == (None, [f"found {refusing}, but something else"])
 
 
 def test_of_two_servers_the_one_that_fits(look):
