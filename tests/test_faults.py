@@ -288,7 +288,7 @@ def test_tables_that_cannot_be_written_for_a_while(start_device, start_server, r
         table.mkdir()
     server.wait_for("round 2: 2 results and 0 failures")
     for table in tables:
-        assert f"cannot write {table} (Is a directory): it lacks the last rounds, until a later" in server.output
+        assert f"cannot write {table} (Is a directory): its last rounds are missing until a later" in server.output
         table.rmdir()
     assert server.exit_code() == 0
     assert rounds_of(results) == ["1", "2", "3", "4"]
@@ -309,7 +309,7 @@ def test_files_of_the_report_that_cannot_be_written_at_all(start_device, start_s
     assert_model(results, 2)
     assert "2 of 2 rounds done" in server.output and "Traceback" not in server.output
     for name in ("rounds.csv", "clients.csv"):
-        assert f"{name} (Is a directory): it lacks the last rounds, until a later" in server.output
+        assert f"{name} (Is a directory): its last rounds are missing until a later" in server.output
     assert "cannot draw history.png: " in server.output
 
 
