@@ -166,7 +166,7 @@ def packed(array: np.ndarray) -> bytes:
     ids=["nothing", "garbage", "cut off", "garbage, compressed", "a bomb"],
 )
 def test_bytes_that_are_no_difference(tensor):
-    with pytest.raises(ValueError, match=r"^its bytes are no arrays \("):
+    with pytest.raises(ValueError, match=r"^its bytes are not arrays \("):
         decode(Parameters([tensor, packed(MODEL[1])], DIFFERENCE), MODEL)
     with pytest.raises(ValueError, match="^it has 1 arrays, the global model 2$"):
         decode_result(Parameters([tensor], DIFFERENCE), MODEL)

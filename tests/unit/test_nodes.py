@@ -194,7 +194,7 @@ def in_bytes(task: str) -> bytes:
 STRANGE = {
     "another task's answer": (
         lambda message: Message(pack(in_bytes("evaluate")), reply_to=message),
-        "ValueError: its reply is not one to fit",
+        "ValueError: its reply is not a reply to fit",
     ),
     "noise": (lambda message: Message(pack(b"\xff\xff\xff\xff"), reply_to=message), "DecodeError"),
 }

@@ -53,7 +53,7 @@ def test_the_rounds_come_off(nodes, tmp_path, capsys):
 
 
 def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(nodes, undrawn, tmp_path, capsys):
-    with pytest.raises(Failure, match=r"^only 2 of 3 clients were there after 0\.5 s \(--wait_timeout\)"):
+    with pytest.raises(Failure, match=r"^only 2 of 3 clients were connected after 0\.5 s \(--wait_timeout\)"):
         run_rounds(strategy(), run_settings(tmp_path, num_rounds=2, min_num_clients=3, wait_timeout=0.5), nodes)
     assert capsys.readouterr().out.endswith(f"0 of 2 rounds done, results in {tmp_path}\n")
     assert nodes.is_over.is_set()
