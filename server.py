@@ -4,8 +4,8 @@ Start it on a laptop, then start a client on each device (see client_pytorch.py,
 
     python server.py --rounds 3 --min_num_clients 2 --sample_fraction 1.0
 
-The server need not know the model or the data set: it averages whatever arrays the clients send. To test the global
-model itself, it needs both:
+The server does not need to know the model or the data set: it averages whatever arrays the clients send. To test the
+global model itself, it needs both:
 
     python server.py --rounds 3 --min_num_clients 2 --evaluate_with pytorch --mnist
 

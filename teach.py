@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument(
         "--host", default="0.0.0.0", help="address to listen on (default: %(default)s, all addresses here)"
     )
-    parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="default: %(default)s")
+    parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="port (default: %(default)s)")
     args = parser.parse_args()
     try:
         args.photos.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ class Meter:
         self.thread.join(LAST_WAIT)
 
     def figures(self, seconds: float) -> dict[str, Any]:
-        """`energy_j`, `power_w`, `power_source` and `throttled` of the last block, which took so many seconds.
+        """`energy_j`, `power_w`, `power_source` and `throttled` of the last block, which took `seconds`.
 
         Unknown values are left out.
         """
@@ -76,7 +76,7 @@ class Meter:
     def _sample(self, watts: list[float], throttled: list[int], over: threading.Event) -> None:
         is_over = False
         while True:
-            with suppress(Exception):  # whatever a broken sensor gives
+            with suppress(Exception):  # whatever a broken sensor raises
                 if self.source:
                     watts.append(self.source.watts())
             with suppress(Exception):

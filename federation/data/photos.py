@@ -79,7 +79,7 @@ def _read_photos(folder: Path, shape: tuple[int, int, int]) -> Iterator[np.ndarr
     for path in photo_files(folder):
         try:
             yield decode_image(path, shape, fit=True)
-        except Exception as error:  # whatever Pillow stumbles over
+        except Exception as error:  # whatever Pillow raises
             print(f"{path} is skipped: {getattr(error, 'strerror', None) or error}")
 
 

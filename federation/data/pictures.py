@@ -54,7 +54,7 @@ class Photo:
         """The largest square in the middle of the photo."""
         try:
             return decode_image(self.path, (size, size, 3), fit=True)
-        except Exception as error:  # whatever Pillow stumbles over
+        except Exception as error:  # whatever Pillow raises
             _leave_out(self.path, error)
             return None
 
@@ -78,7 +78,7 @@ def read_classifier(folder: Path) -> Classifier | None:
     try:
         with np.load(folder / CLASSIFIER, allow_pickle=False) as kept:
             return Classifier(kept["classes"].tolist(), kept["weights"], int(kept["round"]), float(kept["accuracy"]))
-    except Exception:  # whatever NumPy and zipfile stumble over
+    except Exception:  # whatever NumPy and zipfile raise
         return None
 
 

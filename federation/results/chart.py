@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("folder", type=path, metavar="FOLDER", help="folder with the results of a run")
     try:
         draw_history(parser.parse_args().folder)
-    except Exception as error:  # the disk is full, or whatever matplotlib stumbles over
+    except Exception as error:  # the disk is full, or whatever matplotlib raises
         sys.exit(f"cannot draw history.png: {error}")
 
 

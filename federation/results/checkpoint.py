@@ -59,5 +59,5 @@ def load(folder: Path) -> Checkpoint:
         return Checkpoint(model, member=None if member is None else Identity(**member), **metadata)
     except OSError:
         raise
-    except Exception as error:  # whatever NumPy, zipfile and json stumble over
+    except Exception as error:  # whatever NumPy, zipfile and json raise
         raise ValueError(f"its {NAME} is not a checkpoint of a run, or is damaged") from error

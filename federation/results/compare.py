@@ -95,7 +95,7 @@ def main() -> None:
     """Print the table of the runs that the command line names, and draw the picture that it asks for."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("runs", type=content(read_run), nargs="+", metavar="FOLDER", help="results of a run")
-    parser.add_argument("--accuracy", type=fraction, help="reach this accuracy (default: the highest of all runs)")
+    parser.add_argument("--accuracy", type=fraction, help="accuracy to reach (default: the highest that all reach)")
     parser.add_argument(
         "--picture", type=path, metavar="FILE", help="draw accuracy over time into FILE (default: no picture)"
     )

@@ -115,7 +115,7 @@ def has_pi_camera() -> bool:
         from picamera2 import Picamera2
 
         return bool(Picamera2.global_camera_info())
-    except Exception:  # it is missing, or whatever libcamera stumbles over
+    except Exception:  # it is missing, or whatever libcamera raises
         return False
 
 

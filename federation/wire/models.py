@@ -124,7 +124,7 @@ def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays
             arrays = [_sum(_unpack(tensor, most), old) for tensor, old in zip(parameters.tensors, model)]
         else:
             arrays = parameters_to_ndarrays(parameters)
-    except Exception as error:  # bytes from the network: NumPy raises whatever its reading stumbles over
+    except Exception as error:  # bytes from the network: NumPy may raise any error
         raise ValueError(f"its bytes are not arrays ({type(error).__name__})") from error
     for i, array in enumerate(arrays):
         if array.dtype.kind not in "fiu":

@@ -187,6 +187,6 @@ def test_other_servers_call_whole_models_as_they_like(form):
 @pytest.mark.parametrize("task", ["fit", "evaluate"])
 def test_who_lacks_the_model(task):
     for code, expected in ((LACKS_MODEL, True), (Code.FIT_NOT_IMPLEMENTED, False)):
-        sent = write_answer(task, failure(task, "it lacks that model", code)).SerializeToString()
+        sent = write_answer(task, failure(task, "it does not have that model", code)).SerializeToString()
         assert lacks_the_model(read_answer(task, sent)) == expected
     assert not lacks_the_model("a goodbye") and size("a goodbye") == 0
