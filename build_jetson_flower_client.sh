@@ -5,7 +5,7 @@
 #     ./build_jetson_flower_client.sh --pytorch
 #     ./build_jetson_flower_client.sh --tensorflow
 #
-#     --no-cache            build with all steps anew
+#     --no-cache            build all steps again
 #     --base-image IMAGE    build on this image instead of the one that fits the device
 #     --l4t VERSION         build for this L4T release, such as 35.4.1, instead of the device's
 #     --tag NAME            the name of the image (flower_client)
@@ -27,22 +27,22 @@ while [ $# -gt 0 ]; do
     case "$1" in
         -h | --help) usage; exit 0 ;;
         --pytorch | --tensorflow)
-            [ -z "$framework" ] || wrong_words "one of --pytorch and --tensorflow, once"
+            [ -z "$framework" ] || wrong_words "give either --pytorch or --tensorflow, once"
             framework=${1#--} ;;
         --base-image) base_image=$(value "$@"); shift ;;
         --l4t) l4t=$(value "$@"); shift ;;
         --tag) tag=$(value "$@"); shift ;;
         --no-cache) no_cache=yes ;;
         --dry-run) dry_run=yes ;;
-        *) wrong_words "unknown word: '$1'" ;;
+        *) wrong_words "unknown argument: '$1'" ;;
     esac
     shift
 done
 [ -n "$framework" ] || wrong_words "--pytorch or --tensorflow is missing"
-[ -z "$base_image" ] || [ -z "$l4t" ] || wrong_words "one of --base-image and --l4t"
-[[ -z $l4t || $l4t =~ ^[0-9]+\.[0-9]+(\.[0-9]+)*$ ]] || wrong_words "'$l4t' is no L4T release such as 35.4.1"
+[ -z "$base_image" ] || [ -z "$l4t" ] || wrong_words "give either --base-image or --l4t"
+[[ -z $l4t || $l4t =~ ^[0-9]+\.[0-9]+(\.[0-9]+)*$ ]] || wrong_words "'$l4t' is not an L4T release such as 35.4.1"
 
-# The L4T release of this device, such as 35.4.1; nothing on a machine that is no Jetson.
+# The L4T release of this device, such as 35.4.1; nothing on a machine that is not a Jetson.
 l4t_of_this_device() {
     if [ -r /etc/nv_tegra_release ]; then
         sed -n '1s/^# R\([0-9]*\) .*REVISION: \([0-9.]*\).*/\1.\2/p' /etc/nv_tegra_release # "# R35 (release), REVISION: 4.1, ..."
@@ -51,7 +51,7 @@ l4t_of_this_device() {
     fi
 }
 
-# A base image runs on all releases of its line, but those of 36.4 and later are a line of their own.
+# A base image runs on all releases of its line; 36.4 and later are a separate line.
 image_for() {
     case "$framework-$l4t" in
         pytorch-35.*) echo nvcr.io/nvidia/l4t-pytorch:r35.2.1-pth2.0-py3 ;;
@@ -59,17 +59,17 @@ image_for() {
         pytorch-36.[0-3] | pytorch-36.[0-3].*) echo dustynv/l4t-pytorch:r36.2.0 ;;
         tensorflow-36.[0-3] | tensorflow-36.[0-3].*) echo dustynv/l4t-tensorflow:tf2-r36.2.0 ;;
         pytorch-36.*) echo dustynv/l4t-pytorch:r36.4.0 ;;
-        *-32.*) stop "L4T $l4t (JetPack 4) has Python 3.6, and Flower needs 3.8: there is nothing to build on.
-A Xavier can have JetPack 5. A Nano, TX1 or TX2 can still train on its CPU: see base_images/README.md." ;;
-        *) stop "no $framework image for L4T $l4t is known to this script.
-Give one with --base-image; base_images/README.md says what it has to have." ;;
+        *-32.*) stop "L4T $l4t (JetPack 4) has Python 3.6, but Flower needs 3.8: there is no base image.
+A Xavier can run JetPack 5. A Nano, TX1 or TX2 can still train on its CPU: see base_images/README.md." ;;
+        *) stop "this script knows no $framework image for L4T $l4t.
+Give one with --base-image; base_images/README.md says what it must contain." ;;
     esac
 }
 
 if [ -z "$base_image" ]; then
     l4t=${l4t:-$(l4t_of_this_device || true)}
-    [ -n "$l4t" ] || stop "this is no Jetson, as far as /etc/nv_tegra_release and dpkg tell.
-Say what to build for with --l4t, for example --l4t 35.4.1, or what to build on with --base-image."
+    [ -n "$l4t" ] || stop "this is not a Jetson, according to /etc/nv_tegra_release and dpkg.
+Choose what to build for with --l4t, for example --l4t 35.4.1, or what to build on with --base-image."
     base_image=$(image_for)
 fi
 
@@ -78,7 +78,7 @@ if [ -n "$dry_run" ]; then
     printf '%q ' "${build[@]}"
     echo
 else
-    command -v docker > /dev/null || stop "there is no docker here; on a Jetson, it comes with JetPack: sudo apt install nvidia-jetpack"
+    command -v docker > /dev/null || stop "docker is not installed; on a Jetson, it comes with JetPack: sudo apt install nvidia-jetpack"
     "${build[@]}"
     echo "built $tag; to use it in this folder: docker run -it --rm --runtime nvidia -v \"\$(pwd)\":/client $tag"
 fi

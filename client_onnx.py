@@ -1,13 +1,13 @@
-"""Federated learning client that looks at images with a network that is trained already, and learns what it sees.
+"""Federated learning client that learns a classifier on top of a pretrained network, on any board or laptop.
 
-Start one on each device, as client_pytorch.py; on a device with photos of its own, in a folder for each class:
+Start one on each device, as client_pytorch.py; the second one here learns from its own photos, in one folder per class:
 
     python client_onnx.py --cid=0 --server_address=192.168.1.10:8080
     python client_onnx.py --cid=1 --server_address=192.168.1.10:8080 --photos photos
 
-The network, the backbone, has seen a million photos and stays as it is. It makes 1,280 numbers of an image, its
-features. A ridge regression tells the classes by them, and has no steps of training: it is the solution of equations
-whose terms are means over the images. The average of the clients' means is the mean over all of their images, so one
+The network, called the backbone, was trained on a million photos and does not change. It turns an image into 1,280
+numbers, its features. A ridge regression predicts the class from them. It needs no training steps: its weights solve
+equations whose terms are means over the images. The average of the clients' means is the mean over all images, so one
 round is enough, however unevenly the images are spread (Fed3R, Fani et al., 2024).
 """
 
@@ -34,37 +34,37 @@ from flwr.common import NDArray, NDArrays, Scalar
 
 NUM_CLIENTS = 50  # number of partitions of the data set, the same on all clients
 BACKBONE = Path(__file__).with_name("backbone") / "efficientnet_lite0.onnx"
-BACKBONE = BACKBONE if BACKBONE.exists() else Path("backbone", BACKBONE.name)  # of a SuperNode, which gets scripts only
-BACKBONE_FEATURES, FEATURES = 1280, 960  # the second: what is made of them, see fold
+BACKBONE = BACKBONE if BACKBONE.exists() else Path("backbone", BACKBONE.name)  # a SuperNode gets only the scripts
+BACKBONE_FEATURES, FEATURES = 1280, 960  # before and after `fold`
 SIGNS = np.random.RandomState(0).choice([-1, 1], BACKBONE_FEATURES - FEATURES)  # the same on all devices
-SIZE = 160  # height and width of an image as the backbone sees it; 224 takes 2.4 times as long for 1 % more
+SIZE = 160  # height and width of the backbone's input; 224 takes 2.4 times as long for 1 % more accuracy
 RIDGE = 1.0  # times the mean square of a feature
 
 options = onnxruntime.SessionOptions()
-seen: dict[bytes, NDArray | None] = {}  # features by an image's content; None: it cannot be decoded
+seen: dict[bytes, NDArray | None] = {}  # features by the hash of an image; None: it cannot be decoded
 
 
 def set_threads(number: int) -> None:
-    """Set the number of threads that look at an image."""
+    """Set the number of threads that process an image."""
     options.intra_op_num_threads = number
 
 
 def open_backbone() -> onnxruntime.InferenceSession:
-    """Load the backbone; raises DataError if the file is not one."""
+    """Load the backbone; raises DataError if the file cannot be used."""
     advice = f"{BACKBONE.parent / 'README.md'} says where it comes from."
     with explained(f"Cannot use {BACKBONE}", advice, exit_code=2):
         BACKBONE.stat()  # its error is clearer than ONNX Runtime's
         backbone = onnxruntime.InferenceSession(str(BACKBONE), options, providers=["CPUExecutionProvider"])
         found = [(output.name, output.shape[1:]) for output in backbone.get_outputs()]
         if found != [("features", [BACKBONE_FEATURES])]:
-            raise ValueError(f"it has the outputs {found}, and not {BACKBONE_FEATURES} features")
+            raise ValueError(f"its outputs are {found}, not {BACKBONE_FEATURES} features")
     return backbone
 
 
 def fold(features: NDArray) -> NDArray:
-    """Make FEATURES numbers of more, and a 1 after them, which nearly halves the model and hardly costs accuracy.
+    """Reduce the features to FEATURES numbers and append a 1: nearly halves the model, and hardly costs accuracy.
 
-    The last are added to the first, with signs by chance: feature hashing (Weinberger et al., 2009).
+    The last features are added to the first, with random signs: feature hashing (Weinberger et al., 2009).
     """
     folded = np.append(features[:FEATURES], np.float32(1))
     folded[: len(SIGNS)] += SIGNS * features[FEATURES:]
@@ -74,12 +74,12 @@ def fold(features: NDArray) -> NDArray:
 def look(examples: Examples, steps: Callable[[list], Iterable] = iter) -> tuple[NDArray, NDArray]:
     """Return the features of all images that can be decoded, float32 [n, FEATURES + 1], and their labels.
 
-    Only what is new goes through the backbone, and `steps` yields that one by one. It may end early.
+    Only new images go through the backbone. `steps` yields them one by one, and may stop early.
     """
     pictures = pictures_of(examples.images)
     new = [picture for picture in pictures if picture.key not in seen]
     if new:
-        backbone = open_backbone()  # 50 MB, and only for now
+        backbone = open_backbone()  # 50 MB, so not kept
         for picture in steps(new):
             pixels = picture.pixels(SIZE)
             seen[picture.key] = None if pixels is None else fold(backbone.run(None, {"images": pixels[None]})[0][0])
@@ -88,17 +88,17 @@ def look(examples: Examples, steps: Callable[[list], Iterable] = iter) -> tuple[
 
 
 def moments(x: NDArray, y: NDArray, num_classes: int) -> NDArrays:
-    """Return the means of x xT and x yT over features x and labels y, each label as a row of zeros with a single 1."""
+    """Return the means of x xT and x yT over features x and one-hot labels y (a 1 for the class, 0 for the others)."""
     one_hot = np.eye(num_classes, dtype=np.float32)[y]
-    # Half precision is enough for both; of the first, which is symmetric, half of the matrix as well.
+    # Half precision is enough for both. The first matrix is symmetric: half of it is enough.
     return [triangle_of(x.T @ x / len(x)).astype(np.float16), (x.T @ one_hot / len(x)).astype(np.float16)]
 
 
 def solve(parameters: NDArrays) -> NDArray:
-    """Return the weights of the linear classifier that moments determine, float32 [FEATURES + 1, classes].
+    """Return the weights of the linear classifier that the moments determine, float32 [FEATURES + 1, classes].
 
-    `x @ weights` is then close to 1 for a class that is seen, and to 0 for others. It is never highest, but minus
-    infinity, for a class that no client has an image of.
+    `x @ weights` is close to 1 for the class in the image and to 0 for the others. It is minus infinity for a class
+    that no client has images of, which is therefore never predicted.
     """
     matrix, products = matrix_of(parameters[0]), parameters[1].astype(np.float64)
     matrix[np.diag_indices(len(matrix))] += RIDGE * np.trace(matrix) / len(matrix) + 1e-6
@@ -116,7 +116,7 @@ class Model:
 
 def build_model(dataset: str, num_classes: int = 10) -> Model:
     """Return an untrained model; the data sets "mnist" and "cifar10" have ten classes."""
-    open_backbone()  # to hear now if it cannot be used
+    open_backbone()  # to fail now if it cannot be used
     return Model(num_classes)
 
 
@@ -132,13 +132,13 @@ def test(model: Model, examples: Examples) -> tuple[float, float]:
 
 
 def get_parameters(model: Model) -> NDArrays:
-    """Return moments of no images: with them a run begins."""
+    """Return the moments of no images, with which a run begins."""
     rows, num_classes = model.weights.shape
     return [np.zeros(rows * (rows + 1) // 2, np.float16), np.zeros((rows, num_classes), np.float16)]
 
 
 def set_parameters(model: Model, parameters: NDArrays) -> None:
-    """Set the model from moments; raises ValueError if they are those of another model."""
+    """Set the model from moments; raises ValueError if they belong to another model."""
     found, expected = ([array.shape for array in arrays] for arrays in (parameters, get_parameters(model)))
     if found != expected:
         raise ValueError(f"the model has arrays of shapes {expected}, but the server sent {found}")
@@ -146,9 +146,9 @@ def set_parameters(model: Model, parameters: NDArrays) -> None:
 
 
 class FlowerClient(fl.client.NumPyClient):
-    """What Flower calls on the device: each round `fit`, then `evaluate`."""
+    """The client on the device: in each round, Flower calls `fit`, then `evaluate`."""
 
-    same_start = True  # all clients begin with moments of no images: they need not be sent
+    same_start = True  # all clients begin with the moments of no images, which need not be sent
 
     def __init__(self, dataset: str, train_set: Examples, validation_set: Examples) -> None:
         self.model = build_model(dataset)
@@ -159,36 +159,36 @@ class FlowerClient(fl.client.NumPyClient):
         return get_parameters(self.model)
 
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
-        """Return the moments of this client's images, and how many images there were; the global model is no help."""
+        """Return the moments of this client's images and the number of images; the global model is not needed."""
         seconds = float(config.get("fit_seconds", math.inf))
         x, y = look(self.train_set, lambda new: FitProgress(1, len(new), seconds).steps(new))
         if not len(y):
-            raise Failure("there is no image to learn from here yet")
+            raise Failure("there are no images to learn from here yet")
         return moments(x, y, self.model.weights.shape[1]), len(y), {}
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
-        """Test the global model on images of this client that it does not learn from."""
+        """Test the global model on this client's validation images."""
         set_parameters(self.model, parameters)
         loss, accuracy = test(self.model, self.validation_set)
-        _, tested = look(self.validation_set)  # all but what cannot be decoded
+        _, tested = look(self.validation_set)  # only images that can be decoded
         return loss, len(tested), {"accuracy": accuracy}
 
 
 class PhotoClient(FlowerClient):
-    """A client with a folder of photos, which may come and go; the classifier is kept there, for whoever uses it."""
+    """A client with a folder of photos, which may change; it keeps the classifier there, for teach.py and others."""
 
     def __init__(self, photos: PhotoFolder) -> None:
         self.photos = photos
         super().__init__("photos", *photos.read())
 
     def choose_classes(self, told: list[str]) -> list[str]:
-        """Take the classes that the server has `told`; the folders' names, if it has none. Return them."""
+        """Take and return the classes that the server sent (`told`), or the names of the folders if it sent none."""
         classes = self.photos.choose_classes(told)
         self.model = Model(len(classes))
         return classes
 
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
-        """Read the photos anew, then learn from them."""
+        """Read the photos again, then learn from them."""
         self.train_set, self.validation_set = self.photos.read()
         return super().fit(parameters, config)
 
@@ -212,16 +212,16 @@ def main() -> None:
     """Make this client, and take part in the server's rounds."""
     parser = ArgumentParser(__doc__)
     parser.add_argument(
-        "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
+        "--cid", type=whole_number(0), required=True, help="this client's number and partition: 0 to NUM_CLIENTS - 1"
     )
     parser.add_argument(
-        "--server_address", type=server_address, help="HOST:PORT (default: the server that is found on the network)"
+        "--server_address", type=server_address, help="HOST:PORT of the server (default: find it on the network)"
     )
-    parser.add_argument("--mnist", action="store_true", help="the digits of MNIST (default: CIFAR-10)")
+    parser.add_argument("--mnist", action="store_true", help="learn the digits of MNIST (default: CIFAR-10)")
     parser.add_argument(
-        "--photos", type=path, metavar="FOLDER", help="photos of its own, in a folder for each class (default: none)"
+        "--photos", type=path, metavar="FOLDER", help="learn from your photos, one folder per class (default: none)"
     )
-    args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
+    args, settings = parse_client(parser, NUM_CLIENTS)  # adds the operational flags: folder, threads, TLS, token
     stay_connected(make_client(settings), settings)
 
 

@@ -1,11 +1,11 @@
 """Federated learning client in PyTorch, for a Raspberry Pi, a Jetson or a laptop: trains on its own images.
 
-Start one on each device, with a number of its own and the address that the server printed:
+Start one on each device, each with its own number and with the address that the server printed:
 
     python client_pytorch.py --cid=0 --server_address=192.168.1.10:8080
     python client_pytorch.py --cid=1 --server_address=192.168.1.10:8080
 
-CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards add --mnist for a small CNN and MNIST instead.
+By default, it trains a MobileNet of 1.5 million parameters on CIFAR-10. On a small board, add --mnist for a small CNN.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flwr.common import NDArrays, Scalar
 from torch import Tensor, nn
 
 NUM_CLIENTS = 50  # number of partitions of the data set, the same on all clients
-EPOCHS, BATCH_SIZE = 3, 16  # in a round, for a server that does not say; ours does: see fit_config in server.py
+EPOCHS, BATCH_SIZE = 3, 16  # unless the server sends others, as ours does: see fit_config in server.py
 LEARNING_RATE = {"cifar10": 1e-3, "mnist": 3e-3}  # at its peak
 TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
 set_seed = torch.manual_seed  # for all random numbers
@@ -36,7 +36,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def glorot(layer: nn.Module) -> None:
-    """Start a layer as Keras does: weights from the range of Glorot and Bengio (2010), biases at 0."""
+    """Initialize a layer as Keras does: weights from the range of Glorot and Bengio (2010), biases at 0."""
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(layer.weight)
         if layer.bias is not None:
@@ -67,11 +67,11 @@ def mobilenet() -> nn.Module:
     model = models.mobilenet_v3_small(num_classes=10, dropout=0)  # dropout gains nothing in so few steps
     model.features[0][0].stride = (1, 1)  # the original halves images five times: 32 x 32 would end as 1 x 1
     for layer in model.modules():
-        glorot(layer)  # learns more in the first rounds than with the original's start
+        glorot(layer)  # learns more in the first rounds than with the original's initialization
         if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 0.1  # the original's 0.01 leaves the statistics for evaluation behind for epochs
+            layer.momentum = 0.1  # with the original's 0.01, the statistics for evaluation lag behind for epochs
         if getattr(layer, "use_res_connect", False):
-            nn.init.zeros_(layer.block[-1][1].weight)  # each block starts as identity: averages well from round 1
+            nn.init.zeros_(layer.block[-1][1].weight)  # each block starts as the identity: averages well from round 1
     return model
 
 
@@ -101,20 +101,20 @@ def one_cycle(progress: float) -> float:
 def train(
     model: nn.Module, examples: Examples, learning_rate: float, epochs: int, batch_size: int, seconds: float
 ) -> tuple[float, float]:
-    """Train the model in place for `epochs`, or until `seconds` are over.
+    """Train the model in place for `epochs`, or until `seconds` have passed.
 
-    Return the mean loss per example in the last epoch, and how many epochs that was, such as 1.73.
+    Return the mean loss per example in the last epoch, and the number of epochs done, such as 1.73.
     """
     num_batches = math.ceil(len(examples.labels) / batch_size)
-    fit = FitProgress(epochs, num_batches, seconds)  # shows itself on a terminal
+    fit = FitProgress(epochs, num_batches, seconds)  # prints a progress line on a terminal
     images = torch.from_numpy(examples.images).to(DEVICE)  # uint8 [n, height, width, channels]
     labels = torch.from_numpy(examples.labels).to(DEVICE)  # int64 [n]
-    is_colour = images.shape[3] == 3  # digits are not augmented: a mirrored one is another sign
-    optimizer = AdamW(model.parameters())  # of torch.optim, only lighter
+    is_colour = images.shape[3] == 3  # digits are not augmented: a mirrored 3 is not a 3
+    optimizer = AdamW(model.parameters())  # as in torch.optim, but lighter
     model.train()
     while not fit.is_over:
         total_loss, num_examples = torch.zeros((), device=DEVICE), 0
-        # Batches of nearly equal size, because BatchNorm cannot work on a last batch of one image.
+        # Batches of nearly equal size, because BatchNorm cannot train on a last batch of one image.
         batches = torch.randperm(len(labels), device=DEVICE).tensor_split(num_batches)
         for batch in fit.steps(batches):
             inputs = to_inputs(augment(images[batch]) if is_colour else images[batch])
@@ -153,7 +153,7 @@ def get_parameters(model: nn.Module) -> NDArrays:
 
 
 def set_parameters(model: nn.Module, parameters: NDArrays) -> None:
-    """Set the model from a list of arrays; raises ValueError or RuntimeError if they are those of another model."""
+    """Set the model from a list of arrays; raises ValueError or RuntimeError if they belong to another model."""
     names = shared_state(model).keys()
     if len(names) != len(parameters):
         raise ValueError(f"the model has {len(names)} arrays, but the server sent {len(parameters)}")
@@ -162,7 +162,7 @@ def set_parameters(model: nn.Module, parameters: NDArrays) -> None:
 
 
 class FlowerClient(fl.client.NumPyClient):
-    """What Flower calls on the device: each round `fit`, then `evaluate`."""
+    """The client on the device: in each round, Flower calls `fit`, then `evaluate`."""
 
     def __init__(self, dataset: str, train_set: Examples, validation_set: Examples) -> None:
         self.dataset = dataset
@@ -178,9 +178,9 @@ class FlowerClient(fl.client.NumPyClient):
         return get_parameters(self.model)
 
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
-        """Train the global model on this client's images; return the result and how many images there were."""
+        """Train the global model on this client's images; return the new model and the number of images."""
         set_parameters(self.model, parameters)
-        if "seed" in config:  # another one for each client and round
+        if "seed" in config:  # a different one for each client and round
             set_seed(int(config["seed"]))
         epochs, batch_size = int(config.get("epochs", EPOCHS)), int(config.get("batch_size", BATCH_SIZE))
         seconds = float(config.get("fit_seconds", math.inf))
@@ -189,7 +189,7 @@ class FlowerClient(fl.client.NumPyClient):
         return get_parameters(self.model), len(self.train_set.labels), metrics
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
-        """Test the global model on images of this client that it does not train on."""
+        """Test the global model on this client's validation images."""
         set_parameters(self.model, parameters)
         loss, accuracy = test(self.model, self.validation_set)
         return loss, len(self.validation_set.labels), {"accuracy": accuracy}
@@ -206,13 +206,13 @@ def main() -> None:
     """Make this client, and take part in the server's rounds."""
     parser = ArgumentParser(__doc__)
     parser.add_argument(
-        "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
+        "--cid", type=whole_number(0), required=True, help="this client's number and partition: 0 to NUM_CLIENTS - 1"
     )
     parser.add_argument(
-        "--server_address", type=server_address, help="HOST:PORT (default: the server that is found on the network)"
+        "--server_address", type=server_address, help="HOST:PORT of the server (default: find it on the network)"
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
-    args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
+    args, settings = parse_client(parser, NUM_CLIENTS)  # adds the operational flags: folder, threads, TLS, token
     stay_connected(make_client(settings), settings)
 
 

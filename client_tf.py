@@ -1,11 +1,11 @@
 """Federated learning client in TensorFlow, for a Raspberry Pi, a Jetson or a laptop: trains on its own images.
 
-Start one on each device, with a number of its own and the address that the server printed:
+Start one on each device, each with its own number and with the address that the server printed:
 
     python client_tf.py --cid=0 --server_address=192.168.1.10:8080
     python client_tf.py --cid=1 --server_address=192.168.1.10:8080
 
-CIFAR-10 trains a MobileNet of 1.5 million parameters. Small boards add --mnist for a small CNN and MNIST instead.
+By default, it trains a MobileNet of 1.5 million parameters on CIFAR-10. On a small board, add --mnist for a small CNN.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from flwr.common import NDArrays, Scalar
 from tensorflow import keras
 
 NUM_CLIENTS = 50  # number of partitions of the data set, the same on all clients
-EPOCHS, BATCH_SIZE = 3, 16  # in a round, for a server that does not say; ours does: see fit_config in server.py
+EPOCHS, BATCH_SIZE = 3, 16  # unless the server sends others, as ours does: see fit_config in server.py
 LEARNING_RATE = {"cifar10": 1e-3, "mnist": 3e-3}  # at its peak
 TEST_BATCH_SIZE = 128  # does not change the result; larger is faster but takes more memory
-set_seed = random.seed  # for all random numbers; to set TensorFlow's own in each fit would take seconds
-new_seed = partial(random.getrandbits, 31)  # draws that of one of TensorFlow's random operations
+set_seed = random.seed  # for all random numbers; setting TensorFlow's own seed in each fit would take seconds
+new_seed = partial(random.getrandbits, 31)  # draws a seed for one of TensorFlow's random operations
 
 
 def small_cnn() -> keras.Model:
@@ -53,7 +53,7 @@ def small_cnn() -> keras.Model:
 
 def mobilenet() -> keras.Model:
     """Return MobileNetV3-small (Howard et al., 2019), adapted to small images and few training steps."""
-    # It takes pixels from 0 to 255. Without dropout: its random numbers would not come from the seed of a fit.
+    # It takes pixels from 0 to 255. No dropout: its random numbers would not come from the seed of a fit.
     original = keras.applications.MobileNetV3Small((32, 32, 3), weights=None, classes=10, dropout_rate=0)
     names = [layer.name.lower() for layer in original.layers]  # such as expanded_conv_2_add; old Keras: .._2/add
     residual_blocks = [name[: -len("add")] for name in names if name.endswith(("_add", "/add"))]
@@ -63,9 +63,9 @@ def mobilenet() -> keras.Model:
         if name == "conv":
             config["strides"] = 1  # the original halves images five times: 32 x 32 would end as 1 x 1
         if isinstance(layer, keras.layers.BatchNormalization):
-            config["momentum"] = 0.9  # the original's 0.999 leaves the statistics for evaluation behind for epochs
+            config["momentum"] = 0.9  # with the original's 0.999, the statistics for evaluation lag behind for epochs
             if name.split("project")[0] in residual_blocks:  # the last one of a block, project_bn
-                config["gamma_initializer"] = "zeros"  # each block starts as identity: averages well from round 1
+                config["gamma_initializer"] = "zeros"  # each block starts as the identity: averages well from round 1
         return layer.__class__.from_config(config)
 
     return keras.models.clone_model(original, clone_function=adapted)
@@ -79,17 +79,17 @@ def build_model(dataset: str) -> keras.Model:
         optimizer=keras.optimizers.Adam(weight_decay=0.01),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=False,  # compiling takes longer than a short training gains, and 1 GB
+        jit_compile=False,  # compiling takes more time than it saves in a short training, and 1 GB
     )
     model.optimizer.build(model.trainable_variables)
-    tf.random.set_seed(0)  # the same everywhere: what is random in a fit has a seed of its own
+    tf.random.set_seed(0)  # the same everywhere: random operations in a fit have their own seeds
     return model
 
 
 def as_dataset(examples: Examples) -> tf.data.Dataset:
     """Return pairs of an image, uint8 [height, width, channels], and its label, int64 []."""
     options = tf.data.Options()
-    options.autotune.enabled = False  # its thread sleeps ever longer, and fit's end waits for it: up to twice the time
+    options.autotune.enabled = False  # its thread sleeps longer and longer, and fit waits for it: up to twice the time
     return tf.data.Dataset.from_tensor_slices(tuple(examples)).with_options(options)
 
 
@@ -107,16 +107,16 @@ def one_cycle(progress: float) -> float:
 def train(
     model: keras.Model, examples: Examples, learning_rate: float, epochs: int, batch_size: int, seconds: float
 ) -> tuple[float, float]:
-    """Train the model in place for `epochs`, or until `seconds` are over.
+    """Train the model in place for `epochs`, or until `seconds` have passed.
 
-    Return the mean loss per example in the last epoch, and how many epochs that was, such as 1.73.
+    Return the mean loss per example in the last epoch, and the number of epochs done, such as 1.73.
     """
     num_examples = len(examples.labels)
     batch_size = min(batch_size, num_examples)
-    fit = FitProgress(epochs, num_examples // batch_size, seconds)  # shows itself on a terminal
+    fit = FitProgress(epochs, num_examples // batch_size, seconds)  # prints a progress line on a terminal
     # The last images of an epoch are dropped, because BatchNorm does badly on a small batch.
     data = as_dataset(examples).shuffle(num_examples, new_seed()).batch(batch_size, drop_remainder=True)
-    if examples.images.shape[3] == 3:  # digits are not augmented: a mirrored one is another sign
+    if examples.images.shape[3] == 3:  # digits are not augmented: a mirrored 3 is not a 3
         data = data.map(augment)
     variables = model.optimizer.variables
     for variable in variables() if callable(variables) else variables:  # a method up to TensorFlow 2.15
@@ -145,12 +145,12 @@ def get_parameters(model: keras.Model) -> NDArrays:
 
 
 def set_parameters(model: keras.Model, parameters: NDArrays) -> None:
-    """Set the model from a list of arrays; raises ValueError if they are those of another model."""
+    """Set the model from a list of arrays; raises ValueError if they belong to another model."""
     model.set_weights(parameters)
 
 
 class FlowerClient(fl.client.NumPyClient):
-    """What Flower calls on the device: each round `fit`, then `evaluate`."""
+    """The client on the device: in each round, Flower calls `fit`, then `evaluate`."""
 
     def __init__(self, dataset: str, train_set: Examples, validation_set: Examples) -> None:
         self.dataset = dataset
@@ -166,9 +166,9 @@ class FlowerClient(fl.client.NumPyClient):
         return get_parameters(self.model)
 
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
-        """Train the global model on this client's images; return the result and how many images there were."""
+        """Train the global model on this client's images; return the new model and the number of images."""
         set_parameters(self.model, parameters)
-        if "seed" in config:  # another one for each client and round
+        if "seed" in config:  # a different one for each client and round
             set_seed(int(config["seed"]))
         epochs, batch_size = int(config.get("epochs", EPOCHS)), int(config.get("batch_size", BATCH_SIZE))
         seconds = float(config.get("fit_seconds", math.inf))
@@ -177,16 +177,16 @@ class FlowerClient(fl.client.NumPyClient):
         return get_parameters(self.model), len(self.train_set.labels), metrics
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
-        """Test the global model on images of this client that it does not train on."""
+        """Test the global model on this client's validation images."""
         set_parameters(self.model, parameters)
         loss, accuracy = test(self.model, self.validation_set)
         return loss, len(self.validation_set.labels), {"accuracy": accuracy}
 
 
 def set_threads(threads: int) -> None:
-    """Set how many threads TensorFlow computes with; has no effect once it has computed anything."""
+    """Set the number of threads that TensorFlow computes with; has no effect after its first computation."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)  # the models have no branches to compute at the same time
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # the models have no branches that could run in parallel
 
 
 def make_client(settings: ClientSettings) -> FlowerClient:
@@ -203,13 +203,13 @@ def main() -> None:
     """Make this client, and take part in the server's rounds."""
     parser = ArgumentParser(__doc__)
     parser.add_argument(
-        "--cid", type=whole_number(0), required=True, help="which partition is this client's: 0 to NUM_CLIENTS - 1"
+        "--cid", type=whole_number(0), required=True, help="this client's number and partition: 0 to NUM_CLIENTS - 1"
     )
     parser.add_argument(
-        "--server_address", type=server_address, help="HOST:PORT (default: the server that is found on the network)"
+        "--server_address", type=server_address, help="HOST:PORT of the server (default: find it on the network)"
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
-    args, settings = parse_client(parser, NUM_CLIENTS)  # adds the flags of operation: folder, threads, TLS, token
+    args, settings = parse_client(parser, NUM_CLIENTS)  # adds the operational flags: folder, threads, TLS, token
     stay_connected(make_client(settings), settings)
 
 

@@ -1,10 +1,10 @@
 """The same federation on Flower's engines: a thousand clients on this machine, or devices in many networks.
 
-A simulation, with as many clients at work at a time as this machine has cores:
+A simulation, which runs one client at a time on each core of this machine:
 
     python flower_app.py --num_clients 1000 --sample_fraction 0.1 --rounds 3 --mnist
 
-On devices that run a SuperNode, if Flower's configuration has their SuperLink under the name fleet:
+On devices that run a SuperNode, if your Flower configuration lists their SuperLink under the name fleet:
 
     flwr run . fleet --stream --run-config 'flags="--rounds 3 --min_num_clients 2 --mnist"'
 """
@@ -35,19 +35,19 @@ server_app = ServerApp()
 @client_app.train()
 @client_app.evaluate()
 def answer(message: Message, context: Context) -> Message:
-    """Answer the server. Flower calls this where the client is: on a device, or in a process of the simulation."""
+    """Answer the server. Flower calls this where the client runs: on a device, or in a process of the simulation."""
     return answer_message(message, context)
 
 
 @server_app.main()
 def run(grid: Grid, context: Context) -> None:
-    """Run the rounds that `flwr run` asks for. Flower calls this beside the SuperLink."""
+    """Run the rounds that `flwr run` asks for. Flower calls this next to the SuperLink."""
     parser = ArgumentParser(__doc__, prog="flower_app.py")
     parser.add_argument(
         "--min_num_clients",
         type=whole_number(1),
         default=2,
-        help="no round starts before that many devices are there (default: %(default)s)",
+        help="start a round only when at least this many devices are connected (default: %(default)s)",
     )
     add_all_flags(parser)
     args, settings = parse_flags(parser, str(context.run_config["flags"]))
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument(
         "--num_clients",
         type=whole_number(1),
-        dest="min_num_clients",  # all of them are always there
+        dest="min_num_clients",  # simulated clients are always there
         default=50,
         help="number of clients, and of partitions of the data set (default: %(default)s)",
     )
@@ -68,7 +68,7 @@ def main() -> None:
         "--gpu_share",
         type=fraction,
         default=0,
-        help="the part of a GPU that a client takes, such as 0.25 for four at a time (default: no GPU)",
+        help="fraction of a GPU that each client uses, such as 0.25 for four clients at a time (default: no GPU)",
     )
     add_all_flags(parser)
     args, settings = parse_run(parser)
@@ -84,20 +84,20 @@ def main() -> None:
 
 
 def add_all_flags(parser: ArgumentParser) -> None:
-    """Add the flags of server.py that suit an engine, and those that on devices each client has for itself."""
+    """Add the flags of server.py that suit an engine, and those that a client script would have on a device."""
     add_flags(parser)
     parser.add_argument(
         "--train_with",
         choices=("pytorch", "tf", "onnx"),
         default="pytorch",
-        help="the clients are those of client_pytorch.py, client_tf.py or client_onnx.py (default: %(default)s)",
+        help="use the clients of client_pytorch.py, client_tf.py or client_onnx.py (default: %(default)s)",
     )
     parser.add_argument("--mnist", action="store_true", help="a small CNN on MNIST (default: MobileNet on CIFAR-10)")
     add_alpha(parser)
 
 
 def what_to_train(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the clients are told with each message, because they have no command line."""
+    """Return the settings that go to clients with each message, because they have no command line."""
     told = {"script": f"client_{args.train_with}", "dataset": dataset_name(args.mnist)}
     return told if args.alpha is None else {**told, "alpha": args.alpha}
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the certificates with which the server proves who it is and the traffic is encrypted (TLS), for the names and
-# addresses of this machine, and for others that are given:
+# Makes the certificates for TLS: the server proves who it is, and the traffic is encrypted. They are valid for the
+# names and addresses of this machine, and for others that you give:
 #
 #     ./make_certificates.sh
 #     ./make_certificates.sh 192.168.1.10 laptop.lan
@@ -8,11 +8,11 @@
 # They go to the folder certificates/:
 #
 #     ca.crt       the root certificate: copy it to the devices
-#     ca.key       signs the server's certificates: keep it here and to yourself
+#     ca.key       signs the server's certificates: keep it here, and secret
 #     server.pem   the server's certificate
-#     server.key   its key: keep it here and to yourself
+#     server.key   its key: keep it here, and secret
 #
-# Run it again when the server gets another address: the root certificate stays, the devices need nothing new.
+# Run it again when the server's address changes: the root certificate stays, so the devices need no new file.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -21,22 +21,22 @@ say() { echo "make_certificates.sh: $1" >&2; }
 for word in "$@"; do
     case "$word" in
         -h | --help) usage; exit 0 ;;
-        -* | "" | *[!A-Za-z0-9.:_-]*) say "'$word' is no name or address"; usage >&2; exit 2 ;;
+        -* | "" | *[!A-Za-z0-9.:_-]*) say "'$word' is not a name or address"; usage >&2; exit 2 ;;
     esac
 done
 
-# The addresses of this machine that others can use. Debian's hostname knows them, ip and ifconfig each print them in a
-# way of their own, after "inet " or "inet6 ".
+# The addresses of this machine that others can use. Debian's hostname knows them, ip and ifconfig print them in
+# different ways, after "inet " or "inet6 ".
 own_addresses() {
     PATH=$PATH:/usr/sbin:/sbin
     { hostname -I | tr ' ' '\n' | sed 's/^/inet /' || ip address || ifconfig; } 2> /dev/null |
         sed -n 's/.*inet6\{0,1\} \(addr: *\)\{0,1\}\([0-9A-Fa-f.:]\{1,\}\).*/\2/p' | grep -v -e '^127\.' -e '^::1$' -e '^fe80:'
 }
-addresses=$(own_addresses) || [ $# -gt 0 ] || say "found no address of this machine; to have it in, give it: $0 192.168.1.10"
+addresses=$(own_addresses) || [ $# -gt 0 ] || say "found no address of this machine: to include it, give it: $0 192.168.1.10"
 
 name=$(uname -n)
 case "$name" in
-    "" | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) say "left out: the name '$name', which a certificate cannot hold"; own_names=() ;;
+    "" | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) say "left out the name '$name': a certificate cannot contain it"; own_names=() ;;
     *) own_names=("$name" "${name%%.*}.local") ;;
 esac
 
@@ -66,7 +66,7 @@ for name in ca.key ca.crt server.key; do
 done
 cd "$new"
 if [ -e ca.crt ] && [ ! -e ca.key ]; then
-    say "certificates/ca.key is missing, which belongs to ca.crt: bring it back, or delete ca.crt and give the devices a new one"
+    say "certificates/ca.key, which belongs to ca.crt, is missing: restore it, or delete ca.crt and give the devices a new one"
     exit 1
 fi
 [ -e ca.key ] || make_key ca.key
@@ -80,6 +80,6 @@ quietly openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateseria
     -out server.pem
 quietly openssl verify -CAfile ca.crt server.pem # on a full disk, OpenSSL writes empty files and says nothing
 chmod 644 ca.crt server.pem
-# Only now, keys first: whatever fails, and whenever, what was there still works, and the next run goes on from there.
+# Only now, keys first: if anything fails before, the old files still work, and the next run continues from there.
 mv -f ca.key ca.crt server.key server.pem ..
 echo "certificates/server.pem is valid for ${alternative_names//,/, }"

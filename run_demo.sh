@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A whole federation on this machine: a server and two clients, each a process of its own, learn to read digits. The
-# clients are in PyTorch, with --tf in TensorFlow; with --onnx they look through a network that is trained already.
+# A whole federation on this machine: a server and two clients, in separate processes, learn to read digits. The clients
+# use PyTorch, or TensorFlow with --tf. With --onnx, they use a network that is already trained.
 #
 #     ./run_demo.sh
 #     ./run_demo.sh --tf
 #     ./run_demo.sh --onnx
 #
-# Needs Python 3.9 to 3.13. The first run installs the requirements into .venv and needs the internet for that; later
-# runs do not. The digits are those in sample_data/.
+# Needs Python 3.9 to 3.13. The first run installs the dependencies into .venv, which needs the internet; later runs do
+# not. The digits are those in sample_data/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -16,7 +16,7 @@ framework=pytorch rounds=3
 case "$#:${1:-}" in
     0:) ;;
     1:--tf) framework=tf ;;
-    1:--onnx) framework=onnx rounds=1 ;; # more of them bring nothing new
+    1:--onnx) framework=onnx rounds=1 ;; # more rounds would change nothing
     1:-h | 1:--help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
 esac

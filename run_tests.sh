@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Sets everything up, then runs the linters and the tests: all but the slow ones (about 8 minutes on 2 cores), only
-# tests/unit (seconds, once everything is installed), also what takes long, downloads a lot or needs root (100 minutes).
-# Other words go to pytest.
+# Installs everything, then runs the linters and the tests: all but the slow ones (about 8 minutes on 2 cores). --quick
+# runs only tests/unit (seconds, once everything is installed); --all also runs tests that take long, download a lot or
+# need root (100 minutes). Other arguments go to pytest.
 #
 #     ./run_tests.sh
 #     ./run_tests.sh --quick
 #     ./run_tests.sh --all
 #     ./run_tests.sh -k demo
 #
-# Needs Python 3.11 to 3.13 and the internet to install packages. With --all, the package sets of the Jetson images are
-# installed, too, if there is a Python 3.8; as root on Debian with buildah, debootstrap and qemu-user-static, the images
-# are built and a Raspberry Pi is emulated; with debootstrap, dpkg-dev, rsync and systemd-container, virtual boards boot.
+# Needs Python 3.11 to 3.13 and the internet to install packages. With --all, it also installs the packages of the
+# Jetson images, if there is a Python 3.8. As root on Debian, it builds these images and emulates a Raspberry Pi
+# (buildah, debootstrap, qemu-user-static), and boots virtual boards (debootstrap, dpkg-dev, rsync, systemd-container).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

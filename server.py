@@ -4,12 +4,12 @@ Start it on a laptop, then start a client on each device (see client_pytorch.py,
 
     python server.py --rounds 3 --min_num_clients 2 --sample_fraction 1.0
 
-The server knows neither the model nor the data set: it averages whatever arrays the clients send. Only for an
-evaluation of its own it needs to be told both:
+The server does not need to know the model or the data set: it averages whatever arrays the clients send. To test the
+global model itself, it needs both:
 
     python server.py --rounds 3 --min_num_clients 2 --evaluate_with pytorch --mnist
 
-Clients with photos of their own (client_onnx.py --photos) are told what there is to tell apart:
+For clients that learn from their own photos (client_onnx.py --photos), name the classes here:
 
     python server.py --rounds 1 --min_num_clients 2 --classes cup,spoon,nothing
 """
@@ -41,26 +41,26 @@ def main() -> None:
         "--min_num_clients",
         type=whole_number(1),
         default=2,
-        help="no round starts before that many clients are connected (default: %(default)s)",
+        help="start a round only when at least this many clients are connected (default: %(default)s)",
     )
     add_flags(parser)
-    parser.add_argument("--mnist", action="store_true", help="--evaluate_with uses MNIST (default: CIFAR-10)")
+    parser.add_argument("--mnist", action="store_true", help="test on MNIST with --evaluate_with (default: CIFAR-10)")
     parser.add_argument(
         "--classes",
         type=class_names,
         default=[],
-        help="the classes of clients with photos, such as cup,spoon (default: the folders of --photos here, or of the "
-        "client that comes first)",
+        help="class names for clients with photos, such as cup,spoon (default: the names of the folders in --photos "
+        "here, or on the first client)",
     )
     parser.add_argument(
         "--photos",
         type=path,
         metavar="FOLDER",
-        help="--evaluate_with onnx uses these photos, in a folder for each class (default: CIFAR-10)",
+        help="test on these photos with --evaluate_with onnx; FOLDER contains one folder per class (default: CIFAR-10)",
     )
-    args, settings = parse_server(parser)  # adds the flags of operation: address, time limits, folders, TLS, token
+    args, settings = parse_server(parser)  # adds the operational flags: address, time limits, folders, TLS, token
     if args.mnist and args.evaluate_with is None:
-        parser.error("argument --mnist: only matters to --evaluate_with; the clients choose their data set themselves")
+        parser.error("argument --mnist: needs --evaluate_with; the clients choose their data set themselves")
     photos, classes = None, args.classes
     if args.photos:
         if args.evaluate_with != "onnx" or args.mnist:
@@ -71,19 +71,19 @@ def main() -> None:
 
 
 def add_flags(parser: ArgumentParser) -> None:
-    """Add the flags that `build_strategy` knows; flower_app.py has them, too."""
-    parser.add_argument("--rounds", type=whole_number(1), default=3, help="rounds to run (default: %(default)s)")
+    """Add the flags that `build_strategy` reads; flower_app.py has them, too."""
+    parser.add_argument("--rounds", type=whole_number(1), default=3, help="number of rounds (default: %(default)s)")
     parser.add_argument(
         "--sample_fraction",
         type=fraction,
         default=1.0,
-        help="the part of the connected clients that takes part in a round, at least one (default: %(default)s)",
+        help="fraction of the connected clients that take part in a round, at least one (default: %(default)s)",
     )
     parser.add_argument(
         "--epochs",
         type=whole_number(1),
         default=3,
-        help="passes of a client over its data in a round (default: %(default)s)",
+        help="passes that a client makes over its data in each round (default: %(default)s)",
     )
     parser.add_argument(
         "--batch_size", type=whole_number(1), default=16, help="images per training step (default: %(default)s)"
@@ -91,20 +91,20 @@ def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--evaluate_with",
         choices=("pytorch", "tf", "onnx"),
-        help="test the global model here too after each round, as a model of client_pytorch.py, client_tf.py or "
-        "client_onnx.py",
+        help="test the global model on the server, too, after each round: it is a model of client_pytorch.py, "
+        "client_tf.py or client_onnx.py (default: only clients test it)",
     )
 
 
 def build_strategy(args: argparse.Namespace, photos: PhotoFolder | None = None) -> Strategy:
-    """Return what decides who takes part in a round, what they do, and what becomes of their models.
+    """Return the strategy: it selects the clients of a round, writes their instructions and averages their models.
 
-    It tests models on `photos`, if there are some.
+    If there are `photos`, it tests the global model on them.
     """
     return DeviceFedAvg(
         fraction_fit=args.sample_fraction,
         fraction_evaluate=args.sample_fraction,
-        min_fit_clients=1,  # these two minimums would outweigh the fraction
+        min_fit_clients=1,  # Flower's default for these two, 2, would override a small fraction
         min_evaluate_clients=1,
         min_available_clients=args.min_num_clients,
         on_fit_config_fn=lambda server_round: fit_config(server_round, args),
@@ -115,17 +115,17 @@ def build_strategy(args: argparse.Namespace, photos: PhotoFolder | None = None) 
 
 
 def fit_config(server_round: int, args: argparse.Namespace) -> dict[str, Scalar]:
-    """Return what the clients are told about a round of training, besides the model, a seed and `--fit_seconds`."""
+    """Return the settings that clients receive for a fit, besides the model, a seed and `--fit_seconds`."""
     return {"server_round": server_round, "epochs": args.epochs, "batch_size": args.batch_size}
 
 
 def central_evaluation(
     framework: str | None, dataset: str, data_dir: Path, photos: PhotoFolder | None
 ) -> Callable | None:
-    """Return what tests the global model, on the data set's test split or `photos`; None without a framework.
+    """Return a function that tests the global model, on the data set's test split or `photos`; None without framework.
 
-    It tests one class after the other, no image twice: the model's loss and accuracy are the means over the classes,
-    weighted by their images. The metric "classes" is what becomes rows of classes.csv.
+    It tests class by class: the model's loss and accuracy are the means over the classes, weighted by their number of
+    images. The metric "classes" becomes the rows of classes.csv.
     """
     if framework is None:
         return None
@@ -145,9 +145,8 @@ def central_evaluation(
         try:
             client.set_parameters(model, parameters)
         except (ValueError, RuntimeError):
-            reason = (
-                f"--evaluate_with {framework}: the clients do not train its model for {'photos' if photos else dataset}"
-            )
+            data = "photos" if photos else dataset
+            reason = f"--evaluate_with {framework}: the clients do not train the {framework} model for {data}"
             raise Failure(reason) from None
         results = [client.test(model, examples) for examples in classes]  # loss and accuracy of each class
         loss, accuracy = np.average(results, axis=0, weights=sizes).tolist()

@@ -4,9 +4,9 @@
 #     ./setup_venv.sh requirements_pytorch.txt
 #     ./setup_venv.sh requirements_pytorch.txt requirements_tf.txt
 #
-# Needs a 64-bit Python from 3.9 to 3.13 and, the first time, the internet; with the files unchanged it has nothing to
-# do. PYTHON=/path/to/python3 before it chooses the Python. A .venv that this script did not finish, for this folder,
-# Python and machine, is deleted and made again.
+# Needs a 64-bit Python from 3.9 to 3.13 and, the first time, the internet. If the files have not changed, it does
+# nothing. To choose the Python, put PYTHON=/path/to/python3 before the command. A .venv is deleted and made again,
+# unless this script finished it for this folder, Python and machine.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 case "${1:-}" in
@@ -15,7 +15,7 @@ case "${1:-}" in
 esac
 stop() { echo "setup_venv.sh: $1" >&2; exit 1; }
 
-# What the Python $1 is, such as "64-bit Python 3.11 on aarch64"; fails if it does not run.
+# Describes the Python $1, such as "64-bit Python 3.11 on aarch64"; fails if it does not run.
 describe() {
     "$1" -c 'import platform, sys; bits = 64 if sys.maxsize > 2**32 else 32
 print("%d-bit Python %d.%d on %s" % ((bits,) + sys.version_info[:2] + (platform.machine(),)))' 2> /dev/null
@@ -30,11 +30,11 @@ find_python() {
         ! suits "$python" || return 0
         ! is=$(describe "$python") || found+="${found:+, }$is ($python)"
     done
-    found="needs a 64-bit Python from 3.9 to 3.13, and there is ${found:-no ${PYTHON:-python3}}"
+    found="needs a 64-bit Python from 3.9 to 3.13, but found ${found:-no ${PYTHON:-python3}}"
     [[ $found != *32-bit\ Python* ]] || stop "$found
-PyTorch and TensorFlow exist for 64-bit systems only: install one of these (README.md, A Raspberry Pi)."
+PyTorch and TensorFlow exist only for 64-bit systems: install such a system (README.md, A Raspberry Pi)."
     stop "$found
-Install one beside it: python3.13 and python3.13-venv with apt, python3.13 with dnf, python@3.13 with brew, or anywhere
+Install one of these: python3.13 and python3.13-venv with apt, python3.13 with dnf, python@3.13 with brew, or anywhere
 with uv (https://docs.astral.sh/uv): uv python install 3.13. Then: PYTHON=python3.13 ./setup_venv.sh $*"
 }
 
@@ -45,7 +45,7 @@ if suits .venv/bin/python && [ "$(for_here)" = "$(cat .venv/installed/for 2> /de
 else
     PATH=${PATH//"$(pwd -P)/.venv/bin:"/} # where .venv is activated, python3 is the one in there
     find_python "$@"
-    [ ! -e .venv ] || echo "setup_venv.sh: .venv is unfinished, damaged or was made elsewhere: making it again"
+    [ ! -e .venv ] || echo "setup_venv.sh: .venv is unfinished, damaged or from elsewhere: recreating it"
     rm -rf .venv
     "$python" -m venv .venv ||
         stop "$python cannot make virtual environments. On Debian, Ubuntu, Raspberry Pi OS: sudo apt install python3-venv"
@@ -62,7 +62,7 @@ if [ -z "$(.venv/bin/python -m pip config list 2>&1)${REQUESTS_CA_BUNDLE:-}${CUR
     installer=(uv pip install --python .venv/bin/python)
 fi
 rm -rf .venv/unfinished
-mv .venv/installed .venv/unfinished # whatever ends this, what is left does not count as finished
+mv .venv/installed .venv/unfinished # so that .venv counts as unfinished, however this ends
 touch .venv/unfinished
 "${installer[@]}" ${quiet:+"$quiet"} "${@/#/-r}" || { # without internet, for example, when nothing has changed yet
     [ "$(echo .venv/lib/python3*/site-packages)" -nt .venv/unfinished ] || mv .venv/unfinished .venv/installed

@@ -1,10 +1,10 @@
-"""What this board's camera sees, in a browser: take photos of things there, and see what is recognised.
+"""Show this board's camera in a browser: take photos of things, and see what it recognises.
 
     python teach.py --photos photos
 
-Open the address that it prints on a laptop or phone, point the camera at something, and hold the button with its name.
-client_onnx.py with the same --photos learns from the photos, together with other boards, and writes the classifier by
-which this script recognises things. The two share only that folder; either may be away.
+On a laptop or phone, open the address that it prints. Point the camera at something, and hold the button with its name.
+client_onnx.py with the same --photos learns from the photos, together with other boards. It writes the classifier that
+this script uses. The two share only that folder; each can run without the other.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from federation.teach.page import make_app, read_secret, serve_page
 
 import client_onnx as eye
 
-SMOOTHING = 0.1  # of the frames a second: the weight of the newest
+SMOOTHING = 0.1  # weight of the newest frame in the frames per second
 
 
 class Recogniser:
-    """Says what the newest frame shows, by the classifier that client_onnx.py keeps beside the photos."""
+    """Recognises the newest frame, with the classifier that client_onnx.py keeps beside the photos."""
 
     def __init__(self, camera: Camera, album: Album) -> None:
         self.camera, self.album = camera, album
         self.backbone = eye.open_backbone()
         self.scores: dict[str, float] = {}  # by class, from 0 to 1; empty: there is no classifier or no picture
-        self.seconds = 0.0  # a frame takes
+        self.seconds = 0.0  # per frame
 
     def start(self) -> None:
-        """Look from now on, in a thread, until the process ends."""
+        """Start a thread that recognises frames until the process ends."""
         threading.Thread(target=self._look, daemon=True, name="recogniser").start()
 
     def state(self) -> dict[str, Any]:
-        """What the page shows: the scores, and how many frames a second are looked at."""
+        """What the page shows: the scores, and the frames recognised per second."""
         return {"scores": self.scores, "fps": round(1 / self.seconds, 1) if self.seconds else 0}
 
     def _look(self) -> None:
@@ -57,9 +57,9 @@ class Recogniser:
             started = now
 
     def recognise(self, jpeg: bytes) -> dict[str, float]:
-        """Score each class by how much the photo looks like it; the photo is seen as client_onnx.py would see it."""
+        """Return a score for each class; the photo is prepared as client_onnx.py does it."""
         classifier = self.album.classifier()
-        if classifier is None or len(classifier.weights) != eye.FEATURES + 1:  # the second: before the first round
+        if classifier is None or len(classifier.weights) != eye.FEATURES + 1:  # no weights before the first round
             return {}
         pixels = decode_image(io.BytesIO(jpeg), (eye.SIZE, eye.SIZE, 3), fit=True)
         features = eye.fold(self.backbone.run(None, {"images": pixels[None]})[0][0])
@@ -68,25 +68,25 @@ class Recogniser:
 
 
 def main() -> None:
-    """Open the camera, and offer the page."""
+    """Open the camera, and serve the page."""
     parser = ArgumentParser(__doc__)
     parser.add_argument(
         "--photos",
         type=path,
         default=Path("photos"),
         metavar="FOLDER",
-        help="where photos go, in a folder for each class (default: ./photos)",
+        help="where to keep the photos, in one folder per class (default: ./photos)",
     )
     parser.add_argument(
         "--camera",
         metavar="NAME",
-        help="number or file of a camera on USB, or a folder of pictures for trying out (default: the Raspberry Pi's "
-        "own camera, else the first on USB)",
+        help="number or device file of a USB camera, or a folder of pictures to try it out (default: the Raspberry "
+        "Pi's own camera, or else the first USB camera)",
     )
     parser.add_argument(
-        "--host", default="0.0.0.0", help="address to listen on (default: %(default)s, all of this device)"
+        "--host", default="0.0.0.0", help="address to listen on (default: %(default)s, all addresses here)"
     )
-    parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="(default: %(default)s)")
+    parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="port (default: %(default)s)")
     args = parser.parse_args()
     try:
         args.photos.mkdir(parents=True, exist_ok=True)

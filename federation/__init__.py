@@ -1,4 +1,4 @@
-"""What stands behind the scripts, in rooms: data, wire, client, server, results, engine, teach.
+"""The code behind the scripts, in seven packages: data, wire, client, server, results, engine, teach.
 
 Import this package before flwr, torch, tensorflow or matplotlib: it sets defaults that they read once, when they are
 imported. All but the last can be overridden from the environment.
@@ -13,10 +13,10 @@ _DEFAULTS = {
     "FLWR_TELEMETRY_ENABLED": "0",  # no usage reports to Flower; without internet they delay the exit by minutes
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRPC_ENABLE_FORK_SUPPORT": "0",  # on Python 3.8 gRPC's fork handlers hang one exit in four
-    "GRPC_DNS_RESOLVER": "native",  # finds names such as laptop.local where the rest of the system does
-    "OPENCV_LOG_LEVEL": "OFF",  # a camera that is not there is told once, not with each attempt
-    "OPENBLAS_NUM_THREADS": "1",  # NumPy's: for matrices as small as here, its threads cost more than they save
-    "TF_CPP_MIN_LOG_LEVEL": "2",  # most of TensorFlow's greetings off, its errors on
+    "GRPC_DNS_RESOLVER": "native",  # finds names such as laptop.local as the rest of the system does
+    "OPENCV_LOG_LEVEL": "OFF",  # a missing camera is reported once, not at each attempt
+    "OPENBLAS_NUM_THREADS": "1",  # NumPy's: for the small matrices here, threads cost more than they save
+    "TF_CPP_MIN_LOG_LEVEL": "2",  # hides most of TensorFlow's startup lines, keeps its errors
 }
 
 for _name, _value in _DEFAULTS.items():

@@ -19,7 +19,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that becomes `path` when the block ends without an error.
 
     The data is flushed to the disk before that. Raises OSError if the folder cannot be written or the disk is full;
-    `path` is then as it was before.
+    `path` then stays unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -36,7 +36,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sync(file: BinaryIO) -> None:
-    """Have what was written on the disk; some network drives cannot say when it is, and that has to do."""
+    """Wait until what was written is on the disk. Some network drives do not support that: it is skipped there."""
     try:
         os.fsync(file.fileno())
     except OSError as error:
@@ -48,13 +48,13 @@ def _sync(file: BinaryIO) -> None:
 def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
     """Open a figure of that size in inches, which becomes the picture `path` when the block ends without an error.
 
-    Raises ImportError without matplotlib, OSError if the file cannot be written, ValueError if its suffix is no format.
+    Raises ImportError without matplotlib, OSError if the file cannot be written, ValueError if its suffix is unknown.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     yield figure
-    picture = io.BytesIO()  # drawing takes long: whoever is killed over it leaves no file behind
+    picture = io.BytesIO()  # drawing takes long: a process killed meanwhile leaves no file behind
     figure.savefig(picture, format=path.suffix[1:] or "png", dpi=100)
     with replaced(path) as file:
         file.write(picture.getvalue())

@@ -1,4 +1,4 @@
-"""A parser of command lines and checks that turn a mistake into one clear sentence and exit code 2."""
+"""A command-line parser, and checks that turn a mistake into one clear sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Callable, NoReturn, TypeVar
 
 Content = TypeVar("Content")
-LONGEST_WAIT = 30 * 24 * 3600  # seconds; more than any clock or lock here has to stand
-# Of a Dirichlet distribution. Below, NumPy's versions do not draw the same numbers; above, nothing changes any more.
+LONGEST_WAIT = 30 * 24 * 3600  # seconds; clocks and locks do not take arbitrarily large numbers
+# Of a Dirichlet distribution. Below, versions of NumPy draw different numbers; above, nothing changes any more.
 SMALLEST_ALPHA, LARGEST_ALPHA = 0.01, 1_000_000
-MOST_CLASSES, LONGEST_NAME = 100, 64  # names of classes: how many, characters in each
-FOREIGN_BEGINNINGS = tuple(".@$_#~")  # of folders that no user made: .git, @eaDir, $RECYCLE.BIN, __MACOSX, #recycle...
-MIN_TOKEN_LENGTH = 16  # characters: a short one could be guessed from what travels
+MOST_CLASSES, LONGEST_NAME = 100, 64  # class names: how many, and characters in each
+FOREIGN_BEGINNINGS = tuple(".@$_#~")  # of folders that systems make: .git, @eaDir, $RECYCLE.BIN, __MACOSX, #recycle...
+MIN_TOKEN_LENGTH = 16  # characters: a shorter one could be guessed from what is sent
 
 
 class Failure(Exception):
-    """What a user or a network can cause: a sentence that says what to do about it."""
+    """An error that a user or a network can cause, with a sentence that says what to do about it."""
 
     def __init__(self, sentence: str, exit_code: int = 1) -> None:
         super().__init__(sentence)
-        self.exit_code = exit_code  # 2: wrong arguments or unusable data of the user's
+        self.exit_code = exit_code  # 2: the user's arguments or data are wrong
 
 
 def run_main(main: Callable[[], object]) -> None:
     """Call the `main` of a script; a Failure ends the process with its sentence and its exit code.
 
-    Each line is printed at once, to a file or pipe too; a question mark stands for what the encoding lacks.
+    Lines are printed at once, even to a file or a pipe. Characters that the encoding lacks become question marks.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # neither closed nor a notebook's
@@ -45,7 +45,7 @@ def run_main(main: Callable[[], object]) -> None:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An argparse parser that answers a mistake with one line instead of the whole usage text."""
+    """An argparse parser that reports a mistake in one line instead of the whole usage text."""
 
     def __init__(self, description: str | None, prog: str | None = None) -> None:
         super().__init__(
@@ -58,7 +58,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    """Converter for whole numbers from `minimum` on, up to `maximum` if there is one."""
+    """Converter for whole numbers of at least `minimum` and, if given, at most `maximum`."""
     limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def convert(text: str) -> int:
@@ -94,7 +94,7 @@ def _number(text: str, limits: str, is_in_range: Callable[[float], bool]) -> flo
 
 
 def class_names(text: str) -> list[str]:
-    """Convert from names of classes with commas between them."""
+    """Convert a comma-separated list of class names."""
     try:
         return checked_names(text.split(","))
     except ValueError as error:
@@ -102,17 +102,17 @@ def class_names(text: str) -> list[str]:
 
 
 def checked_names(names: object) -> list[str]:
-    """The names of 2 to 100 classes, each of which a folder can have, too; raises ValueError if they are not that."""
+    """The names of 2 to 100 classes, all of them possible names of folders; raises ValueError otherwise."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("they are no list of names")
+        raise ValueError("they are not a list of names")
     names = [checked_name(name) for name in names]
     if not 2 <= len(set(names)) == len(names) <= MOST_CLASSES:
-        raise ValueError(f"they have to be 2 to {MOST_CLASSES} different ones")
+        raise ValueError(f"there must be 2 to {MOST_CLASSES} different names")
     return names
 
 
 def checked_name(name: str) -> str:
-    """The name of a class in the form in which all systems write it; raises ValueError if no folder can have it."""
+    """The name of a class, normalized to be the same on all systems; raises ValueError if no folder can have it."""
     name = unicodedata.normalize("NFC", name.strip())
     is_text = name.isprintable() and 0 < len(name) <= LONGEST_NAME
     if not is_text or name.startswith(FOREIGN_BEGINNINGS) or {"/", "\\"} & {*name}:
@@ -129,7 +129,7 @@ def path(text: str) -> Path:
 
 
 def content(read: Callable[[Path], Content]) -> Callable[[str], Content]:
-    """Converter from a name to what `read` makes of the file or folder; it raises OSError or ValueError."""
+    """Converter from a path to the result of `read`, which raises OSError or ValueError if it cannot be used."""
 
     def convert(name: str) -> Content:
         try:
@@ -159,7 +159,7 @@ def check_cid(parser: argparse.ArgumentParser, cid: int, num_clients: int) -> No
 
 
 def dataset_name(mnist: bool) -> str:
-    """The name of the data set that the flag --mnist, given or not, stands for."""
+    """The name of the data set, with the flag --mnist or without it."""
     return "mnist" if mnist else "cifar10"
 
 
@@ -170,7 +170,7 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
         type=path,
         default=Path("data"),
         metavar="FOLDER",
-        help="where the data sets are, or where they are downloaded to (default: ./data)",
+        help="folder of the data sets; a missing one is downloaded into it (default: ./data)",
     )
 
 
@@ -180,8 +180,8 @@ def add_alpha(parser: argparse.ArgumentParser) -> None:
         "--alpha",
         type=concentration,
         metavar="NUMBER",
-        help="how unevenly the classes are spread over the partitions, by a Dirichlet distribution: 0.1 very, 100 "
-        "hardly, the same on all clients (default: each partition has its share of each class)",
+        help="spread the classes unevenly over the partitions, by a Dirichlet distribution: 0.1 very unevenly, 100 "
+        "almost evenly; the same on all clients (default: evenly)",
     )
 
 
@@ -192,5 +192,5 @@ def add_token_file(parser: argparse.ArgumentParser) -> None:
         type=content(read_token),
         dest="token",
         metavar="FILE",
-        help="a secret that server and clients share; clients without it cannot take part (default: anybody can)",
+        help="file with a secret that server and clients share; clients without it are refused (default: no secret)",
     )

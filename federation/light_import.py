@@ -1,4 +1,4 @@
-"""Parts of PyTorch and torchvision without the rest of them, which takes 110 MB each and seconds, on a Pi many."""
+"""Parts of PyTorch and torchvision without the rest of them, which takes 110 MB each and, on a Pi, many seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Iterable
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What stands in, during the import, for modules that models do not use. One of torchvision's operators wants a function
+# Stand-ins, during the import, for modules that the models do not use. One of torchvision's operators needs a function
 # of PyTorch's compiler, only to ask whether it could compile.
 STAND_INS: dict[str, dict[str, Any]] = {
     "torch._dynamo": {"__path__": []},
@@ -22,8 +22,8 @@ STAND_INS: dict[str, dict[str, Any]] = {
 def torchvision_models() -> ModuleType:
     """Return the module torchvision.models.
 
-    The modules that were left out can be imported afterwards. If a version of torchvision wants more of them than the
-    stand-ins have, they are imported after all.
+    The modules that were left out can be imported afterwards. If a version of torchvision needs more from them than the
+    stand-ins have, the real ones are imported.
     """
     if not sys.modules.keys().isdisjoint(["torchvision", *STAND_INS]):
         return importlib.import_module("torchvision.models")
@@ -44,7 +44,7 @@ def torchvision_models() -> ModuleType:
 class AdamW:
     """The optimizer of Loshchilov and Hutter (2019), for one fit.
 
-    Any optimizer of torch.optim can take its place, but to make one of them imports PyTorch's compiler: 120 MB and
+    Any optimizer of torch.optim can take its place, but creating one imports PyTorch's compiler: 120 MB and
     several seconds. This class calls the function behind torch.optim.AdamW.
     """
 
@@ -57,7 +57,7 @@ class AdamW:
         self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.variances = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
-        # One call for all tensors is faster. (torch.__version__ is no plain text: it compares as a version.)
+        # One call for all tensors is faster. (torch.__version__ is not plain text: it compares as a version.)
         self.fused = self.parameters[0].is_cuda or torch.__version__ >= "2.4"
 
     def step(self, learning_rate: float) -> None:

@@ -2,14 +2,14 @@
 
 const LOOK_EVERY = 200; // milliseconds between two looks at the state
 const TAKE_EVERY = 250; // milliseconds between photos while a button is held
-const SURE = 0.5; // the score from which on a class is named without a question mark
+const SURE = 0.5; // from this score on, a class is named without a question mark
 
 const $ = (id) => document.getElementById(id);
-const SHOW_FOR = 5000; // milliseconds that an error stays
+const SHOW_FOR = 5000; // milliseconds that an error is shown
 
 const items = new Map(); // list items by class
-let isLost = false; // no answer came to the last request
-let showUntil = 0; // the error, by Date.now()
+let isLost = false; // the last request got no reply
+let showUntil = 0; // until when to show the error, by Date.now()
 
 function show(element, text) {
   element.textContent = text;
@@ -91,10 +91,10 @@ function draw(state) {
   $("undo").disabled = !state.undo;
   $("fps").textContent = state.fps ? `${Math.round(state.fps)} frames/s` : "";
   $("hint").textContent = state.classes.length
-    ? "Point the camera at a thing and hold its button."
+    ? "Point the camera at something and hold its button."
     : "No classes yet: add one here, or start the server on the laptop with --classes.";
   if (!federation) $("federation").textContent = "Not connected to a laptop yet";
-  else if (!federation.round) $("federation").textContent = "Connected; no round is over yet";
+  else if (!federation.round) $("federation").textContent = "Connected; waiting for the first round";
   else {
     const right = federation.accuracy === null ? "" : `, ${Math.round(100 * federation.accuracy)} % right`;
     $("federation").textContent = `Round ${federation.round}${right}`;

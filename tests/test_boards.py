@@ -331,7 +331,7 @@ def test_boards_that_fail_hold_nobody_up(boards, laptop, fleet):
     full = laptop.play("fleet/setup.yml", "-e", '{"needs_swap": true}')  # which takes 2 GB itself
     assert full.exit_code() == 2
     assert re.findall(r"fatal: \[(.*?)\]", full.output) == ["board-2.local"]
-    assert re.search(r"Action failed: [0-9]+ MB are free, and 5000 MB are needed", full.output)
+    assert re.search(r"Action failed: [0-9]+ MB are free, but 5000 MB are needed", full.output)
     boards[1].ssh("sudo rm /full")
     boards[1].power_off()
     line = change_code(laptop)
@@ -507,7 +507,7 @@ def test_a_jetson(boards, laptop, fleet):
     write_inventory(inventory, {}, {"board-2": {"cid": 7}}, framework="tf", server_address="192.168.1.10:8080")
     board.ssh("sudo mkdir /docker && sudo mount -t tmpfs -o size=64m docker /docker")
     small = laptop.play("--inventory", str(inventory), "fleet/setup.yml")
-    assert small.exit_code() == 2 and "Action failed: 64 MB are free, and 15000 MB are needed" in small.output
+    assert small.exit_code() == 2 and "Action failed: 64 MB are free, but 15000 MB are needed" in small.output
     board.ssh("sudo umount /docker")
     for playbook in ("setup", "start", "start", "status", "stop"):
         process = laptop.play("--inventory", str(inventory), f"fleet/{playbook}.yml")

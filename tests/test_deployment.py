@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_told_on_both_sides(fleet, tmp_path):
     poor = fleet.start_node(partition_id=0, num_partitions=2, data_dir=f"{tmp_path}/nothing")
     run = fleet.run(f"--rounds 1 --min_num_clients 1 --mnist --wait_timeout 300 --results_dir {fleet.folder}/results")
     reasons = {
-        odd: "it has no 'partition-id' in its --node-config",
+        odd: "its --node-config has no 'partition-id'",
         poor: "Cannot prepare the data: the reason is above, or in the SuperNode's log",
     }
     for node, reason in reasons.items():

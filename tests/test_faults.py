@@ -116,7 +116,7 @@ def test_a_fit_that_raises_and_one_with_a_bad_result(start_device, start_server,
     assert server.exit_code() == 0
     assert [client.exit_code() for client in clients] == [0, 0]
     assert "RuntimeError: the disk is on fire" in clients[1].output  # with its traceback
-    for server_round, reason in ((1, "array 0 has NaN or infinity in it"), (2, "RuntimeError: the disk is on fire")):
+    for server_round, reason in ((1, "array 0 contains NaN or infinity"), (2, "RuntimeError: the disk is on fire")):
         line = next(line for line in server.output.splitlines() if line.endswith(f"does not count: {reason}"))
         assert line.startswith(f"round {server_round}: fit by client 1 on ")
         assert f"round {server_round}: 1 results and 1 failures" in server.output
@@ -140,7 +140,7 @@ def test_a_replacement_joins_in_time_and_another_does_not(start_device, start_se
     replacement.wait_for("begins")
     replacement.popen.kill()
     assert server.exit_code(PATIENCE + 15 + PROMPTLY) == 1
-    assert "only 1 of 2 clients were there after 15 s (--wait_timeout)" in server.output
+    assert "only 1 of 2 clients were connected after 15 s (--wait_timeout)" in server.output
     assert "Traceback" not in server.output
     saved = checkpoint.load(results)
     assert saved.round >= 2 and all(np.isfinite(array).all() for array in saved.model)
@@ -288,7 +288,7 @@ def test_tables_that_cannot_be_written_for_a_while(start_device, start_server, r
         table.mkdir()
     server.wait_for("round 2: 2 results and 0 failures")
     for table in tables:
-        assert f"cannot write {table} (Is a directory): it lacks the last rounds, until a later" in server.output
+        assert f"cannot write {table} (Is a directory): its last rounds are missing until a later" in server.output
         table.rmdir()
     assert server.exit_code() == 0
     assert rounds_of(results) == ["1", "2", "3", "4"]
@@ -309,7 +309,7 @@ def test_files_of_the_report_that_cannot_be_written_at_all(start_device, start_s
     assert_model(results, 2)
     assert "2 of 2 rounds done" in server.output and "Traceback" not in server.output
     for name in ("rounds.csv", "clients.csv"):
-        assert f"{name} (Is a directory): it lacks the last rounds, until a later" in server.output
+        assert f"{name} (Is a directory): its last rounds are missing until a later" in server.output
     assert "cannot draw history.png: " in server.output
 
 

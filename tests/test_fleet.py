@@ -48,10 +48,12 @@ def test_mistakes_in_the_inventory(tmp_path):
     (tmp_path / "ca.key").write_text("-----BEGIN PRIVATE KEY-----\n")
     inventory = tmp_path / "boards.yml"
     mistakes = {
-        "framework is pytorch, tf or onnx, not jax": {"framework": "jax"},
+        "framework must be pytorch, tf or onnx, not jax": {"framework": "jax"},
         "a needs a cid from 0 to 49": {"cid": 50},
-        "a: an address is HOST:PORT, such as 192.168.1.10:8080, not 'laptop'": {"superlink_address": "laptop"},
-        f"{tmp_path}/ca.key is a secret of this laptop: the boards get ca.crt": {"certificate": f"{tmp_path}/ca.key"},
+        "a: an address must be HOST:PORT, such as 192.168.1.10:8080, not 'laptop'": {"superlink_address": "laptop"},
+        f"{tmp_path}/ca.key is a private key, which stays on this laptop: use ca.crt": {
+            "certificate": f"{tmp_path}/ca.key"
+        },
         "remove ansible_become from the inventory": {"ansible_become": True},
         "a: teach needs framework onnx, and client_flags with --photos FOLDER": {"teach": True, "framework": "onnx"},
         "a: SuperNodes run on Raspberry Pis only": {"superlink_address": "laptop:80", "client_flags": "--threads 2"},
@@ -62,14 +64,14 @@ def test_mistakes_in_the_inventory(tmp_path):
         assert refused("fleet/setup.yml", "--inventory", inventory)[0].startswith(sentence)
     write_inventory(inventory, {}, {"a": {"cid": 0}})
     (sentence,) = refused("fleet/setup.yml", "--inventory", inventory)
-    assert sentence == "a: an address is HOST:PORT, such as 192.168.1.10:8080, not ''"
+    assert sentence == "a: an address must be HOST:PORT, such as 192.168.1.10:8080, not ''"
     write_inventory(inventory, {}, {"a": {"cid": 0}}, framework="onnx")
     assert refused("fleet/setup.yml", "--inventory", inventory) == [
         "a: onnx has no image and uses no GPU: put this board into the group raspberry_pi"
     ]
     write_inventory(inventory, {"a": {"cid": 0}}, {"a": {}})
     assert refused("fleet/setup.yml", "--inventory", inventory) == [
-        "a has to be in one of the groups raspberry_pi and jetson"
+        "a must be in one of the groups raspberry_pi and jetson"
     ]
     inventory.write_text("all: {children: {raspberry_pi: {hosts: {a: {cid: 0, folder: x}}}}}")
     (sentence,) = refused("fleet/setup.yml", "--inventory", inventory)

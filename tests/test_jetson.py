@@ -24,14 +24,14 @@ L4T_TENSORFLOW = "nvcr.io/nvidia/l4t-tensorflow:r35.3.1-tf2.11-py3"
 # What is printed to stderr first, and the exit code, by the words given.
 MISTAKES = {
     "": (2, "--pytorch or --tensorflow is missing"),
-    "--pytorch --cache": (2, "unknown word: '--cache'"),
-    "--pytorch --tensorflow": (2, "one of --pytorch and --tensorflow, once"),
+    "--pytorch --cache": (2, "unknown argument: '--cache'"),
+    "--pytorch --tensorflow": (2, "give either --pytorch or --tensorflow, once"),
     "--pytorch --l4t --no-cache": (2, "--l4t needs a value"),
-    "--pytorch --l4t 35": (2, "'35' is no L4T release such as 35.4.1"),
-    "--pytorch --l4t 35.4.1 --base-image x": (2, "one of --base-image and --l4t"),
-    "--pytorch --l4t 32.7.1": (1, "L4T 32.7.1 (JetPack 4) has Python 3.6, and Flower needs 3.8"),
-    "--tensorflow --l4t 36.4.3": (1, "no tensorflow image for L4T 36.4.3 is known to this script"),
-    "--pytorch --l4t 38.2": (1, "no pytorch image for L4T 38.2 is known to this script"),
+    "--pytorch --l4t 35": (2, "'35' is not an L4T release such as 35.4.1"),
+    "--pytorch --l4t 35.4.1 --base-image x": (2, "give either --base-image or --l4t"),
+    "--pytorch --l4t 32.7.1": (1, "L4T 32.7.1 (JetPack 4) has Python 3.6, but Flower needs 3.8"),
+    "--tensorflow --l4t 36.4.3": (1, "this script knows no tensorflow image for L4T 36.4.3"),
+    "--pytorch --l4t 38.2": (1, "this script knows no pytorch image for L4T 38.2"),
 }
 
 # The base image, and what the words add to docker's command.
@@ -49,7 +49,7 @@ DEVICES = {
     "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64": (0, f"BASE_IMAGE={L4T_PYTORCH} "),
     "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64": (0, "l4t-pytorch:r36.4.0 "),
     "# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref, EABI: aarch64": (1, "L4T 32.7.1 (JetPack 4) has"),
-    "something else": (1, "this is no Jetson"),
+    "something else": (1, "this is not a Jetson"),
 }
 
 needs_root = pytest.mark.skipif(not shutil.which("unshare") or os.geteuid() != 0, reason="needs root and unshare")
@@ -108,7 +108,7 @@ def test_no_docker(programs):
     for program in ("bash", "dirname"):
         (programs / program).symlink_to(shutil.which(program))
     result = build("--pytorch", "--l4t", "35.4.1", programs=programs, PATH=str(programs))
-    assert result.returncode == 1 and result.stderr.startswith(f"{SCRIPT}: there is no docker here")
+    assert result.returncode == 1 and result.stderr.startswith(f"{SCRIPT}: docker is not installed")
 
 
 @pytest.mark.skipif(Path("/etc/nv_tegra_release").exists(), reason="this is a Jetson")

@@ -41,7 +41,7 @@ def test_two_devices_with_pictures_of_their_own(processes, data_dir, tmp_path, f
         (photos / "dark/notes.txt").write_text("no picture")
         process = processes.start(*MAKE, "--from_folder", photos, *what, "--data_dir", data_dir)
         assert process.exit_code() == 0, process.output
-        assert f"{photos / 'dark/notes.txt'} is skipped: it is no image" in process.output
+        assert f"{photos / 'dark/notes.txt'} is skipped: it is not an image" in process.output
         assert "bright (40), dark (40)\n" in process.output and process.output.endswith(".npz\n")
     data = "--mnist", "--data_dir", data_dir
     evaluation = "--evaluate_with", framework, *data

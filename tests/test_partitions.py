@@ -108,9 +108,9 @@ def test_partitions_that_would_be_too_small(data_dir, start):
     process = start("client_pytorch.py", "--mnist", "--cid", 7, "--alpha", 0.01, "--data_dir", data_dir)
     assert process.exit_code() == 1
     reason, last = process.own_lines
-    assert "Take a larger --alpha than 0.01, or fewer partitions (--num_clients)." in reason
+    assert "Use a larger --alpha than 0.01, or fewer partitions (--num_clients)." in reason
     assert last.startswith("Cannot prepare the data: the reason is above")
-    with pytest.raises(DataError, match="Cannot partition 9 images among 5 clients: each needs 2. Take fewer"):
+    with pytest.raises(DataError, match="Cannot partition 9 images among 5 clients: each needs at least 2. Use fewer"):
         cutting.rows_of(np.zeros(9, np.int64), Partitioning("mnist", data_dir, 5), [0])
     assert not list(data_dir.rglob("*.npz"))
 
@@ -164,7 +164,7 @@ def test_a_file_that_cannot_be_used_is_refused_and_kept(data_dir, start):
     process = start("client_pytorch.py", "--mnist", "--cid", 7, "--data_dir", data_dir)
     assert process.exit_code() == 2
     (line,) = process.own_lines
-    assert f"{path}: its labels go from 1 to 10" in line and "Remove it to have it made again" in line
+    assert f"{path}: its labels go from 1 to 10" in line and "Remove it to recreate it" in line
     assert path.read_bytes() == content
 
 
@@ -234,7 +234,7 @@ def test_a_drive_without_locks(data_dir, monkeypatch):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.raises(DataError, match="Cannot lock .*mnist: No locks available. Give a folder on a disk of this"):
+    with pytest.raises(DataError, match="Cannot lock .*mnist: No locks available. Use --data_dir with a folder"):
         cutting.prepare(Partitioning("mnist", data_dir), [0])
 
 

@@ -13,7 +13,7 @@ import pytest
 from processes import DEADLINE, PROMPTLY, ROOT
 from test_readme import copy_project, project_files
 
-MADE_AGAIN = ".venv is unfinished, damaged or was made elsewhere: making it again"
+MADE_AGAIN = ".venv is unfinished, damaged or from elsewhere: recreating it"
 
 
 def write_program(path: Path, commands: str) -> Path:
@@ -82,7 +82,7 @@ def test_uv_installs_where_pip_has_no_settings(tmp_path):
     assert "uv pip install --python .venv/bin/python --quiet -rrequirements.txt" in project.set_up()[1]
 
 
-NEEDS = "setup_venv.sh: needs a 64-bit Python from 3.9 to 3.13, and there is "
+NEEDS = "setup_venv.sh: needs a 64-bit Python from 3.9 to 3.13, but found "
 PRETEND = f'[ "$1" = -c ] && exec \'{sys.executable}\' -c "import sys; {{}}\n$2"; exit 1'
 
 
@@ -90,7 +90,7 @@ PRETEND = f'[ "$1" = -c ] && exec \'{sys.executable}\' -c "import sys; {{}}\n$2"
     ("claim", "message", "help"),
     [
         ("sys.version_info = (3, 14, 0)", NEEDS + "64-bit Python 3.14", "uv python install 3.13"),
-        ("sys.maxsize = 2**31 - 1", NEEDS + "32-bit Python", "install one of these (README.md, A Raspberry Pi)"),
+        ("sys.maxsize = 2**31 - 1", NEEDS + "32-bit Python", "install such a system (README.md, A Raspberry Pi)"),
         ("sys.exit(1)", NEEDS + "no ", "uv python install 3.13"),
         ("", "cannot make virtual environments", "sudo apt install python3-venv"),
     ],

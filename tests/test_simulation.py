@@ -62,7 +62,7 @@ def test_a_gpu_that_is_not_there(simulate, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     simulation = simulate("--gpu_share", 0.5)
     assert simulation.exit_code() == 1
-    assert "--gpu_share 0.5 needs a GPU, and Ray finds none" in simulation.output
+    assert "--gpu_share 0.5 needs a GPU, but Ray finds none" in simulation.output
     assert "Traceback" not in simulation.output
 
 
@@ -70,7 +70,7 @@ def test_a_gpu_that_is_not_there(simulate, monkeypatch):
     ("flags", "exit_code", "sentence"),
     [
         (("--gpu_share", 2), 2, "argument --gpu_share: must be a number above 0, at most 1, not '2'"),
-        (("--num_clients", 5000), 1, "Cannot partition 4500 images among 5000 clients: each needs 2. Take"),
+        (("--num_clients", 5000), 1, "Cannot partition 4500 images among 5000 clients: each needs at least 2. Use"),
     ],
 )
 def test_what_cannot_be_simulated_is_told_before_anything_starts(simulate, flags, exit_code, sentence):

@@ -70,7 +70,7 @@ def terminal(tmp_path):
 
 def test_a_run(terminal, address, start_device, results):
     terminal.type(sys.executable, "server.py", "--server_address", address, "--results_dir", results)
-    terminal.wait_for("^round 1 of 3: 0 of 2 clients are here$")
+    terminal.wait_for("^round 1 of 3: 0 of 2 clients are connected$")
     slow, fast = start_device(0, sleep=4), start_device(1, sleep=1)
     terminal.wait_for(r"^round 1 of 3: \d s$")
     terminal.wait_for(r"^ +0 .* training \d s *$(\n.*)*^ +1 .* idle *$")

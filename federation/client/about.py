@@ -1,4 +1,4 @@
-"""What a device tells about itself: who it is, memory, temperature. What it cannot tell is left out."""
+"""What a device reports about itself: identity, memory, temperature. Unknown values are left out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def identify(client: NumPyClient, partitioning: Partitioning, cid: int, instance
 
 
 def describe() -> str:
-    """Return the host's name and what it is, such as `pi3 (Raspberry Pi 4 Model B Rev 1.4)`."""
+    """Return the host's name and kind, such as `pi3 (Raspberry Pi 4 Model B Rev 1.4)`."""
     try:
         board = Path("/proc/device-tree/model").read_bytes().decode(errors="replace").rstrip("\0\n")
     except OSError:
@@ -51,7 +51,7 @@ def describe() -> str:
 
 
 def versions() -> str:
-    """Return the versions of Python and of those loaded packages that count for what is computed."""
+    """Return the versions of Python and of the loaded packages that affect the results."""
     modules = [
         sys.modules[name] for name in ("flwr", "numpy", "torch", "tensorflow", "onnxruntime") if name in sys.modules
     ]
@@ -75,7 +75,7 @@ def _processor_temperatures() -> Iterator[float]:
     zones = [(kind, kind.with_name("temp")) for kind in Path("/sys/class/thermal").glob("thermal_zone*/type")]
     monitors = [(name, name.with_name("temp1_input")) for name in Path("/sys/class/hwmon").glob("hwmon*/name")]
     for label, value in [*zones, *monitors]:
-        with suppress(OSError, ValueError):  # what is switched off cannot be read, or has a value that cannot be
+        with suppress(OSError, ValueError):  # a sensor that is switched off cannot be read, or its value makes no sense
             kind = label.read_text().strip().lower()
             degrees = int(value.read_text()) / 1000
             if ("cpu" in kind or "core" in kind or kind in PROCESSORS) and 0 < degrees < 150:

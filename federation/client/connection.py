@@ -24,16 +24,14 @@ from federation.wire.tls import FOUND, warn_if_readable
 from flwr.client import NumPyClient
 
 LONGEST_PAUSE = 20  # seconds between two attempts to reach the server
-SILENCE = (
-    45  # seconds without the server, then it is lost: sooner than it gives up this client, so as to be back in time
-)
+SILENCE = 45  # seconds until a silent server is lost: fewer than its own, to be back before it gives up this client
 
 
 def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
-    """Take part in the run of the server at `settings.server_address`, or of the one that is found on the network.
+    """Take part in the run of the server at `settings.server_address`, or of one found on the network.
 
-    Waits for a server that is not up yet, comes back when the connection is lost, and returns when the server says
-    that the run is over. Ends the process with exit code 1 if the server refuses this client, or if it could not be
+    Waits for a server that is not up yet, reconnects when the connection is lost, and returns when the server ends
+    the run. Ends the process with exit code 1 if the server refuses this client, or if it could not be
     reached for `settings.retry_for` seconds; with 2 if two servers are found; with 130 at Ctrl-C and 143 at SIGTERM.
     """
     _exit_at_signals()
@@ -50,7 +48,7 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
 
 
 def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> None:
-    """Return once the server has ended the run; raises Refused if there is no use in trying again."""
+    """Return once the server has ended the run; raises Refused if retrying is pointless."""
     root_certificate, name = settings.root_certificate, None if settings.server_address else FOUND
     attempts = _Attempts(settings)
     search = Search(settings, lambda line: attempts.tell(line))
@@ -78,7 +76,7 @@ def _connect_until_the_end(wrapper: ClientWrapper, settings: ClientSettings) -> 
 
 
 class _Attempts:
-    """Attempts to reach the server: what is told of them, ever longer pauses between them, the time to give up."""
+    """Attempts to reach the server: prints about them, pauses longer and longer between them, and gives up in time."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
@@ -110,8 +108,8 @@ def _exit_at_signals() -> None:
     """Let Ctrl-C and SIGTERM end this process at once: nothing here has to be saved."""
 
     def leave(number: int, _frame: object) -> None:
-        with contextlib.suppress(OSError):  # not by print, which may be at work just now
-            below = "\n" if os.isatty(1) else ""  # what is there may be half a line
+        with contextlib.suppress(OSError):  # not print, which may just have been interrupted
+            below = "\n" if os.isatty(1) else ""  # the cursor may be in the middle of a line
             os.write(1, f"{below}stopped by {signal.Signals(number).name}\n".encode())
         os._exit(128 + number)
 

@@ -1,4 +1,4 @@
-"""The flags of a client that belong to its operation, and what its whole command line says, as a typed value."""
+"""The operational flags of a client, and its whole command line as a typed value."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class ClientSettings:
     """What the command line says about a client."""
 
     partitioning: Partitioning
-    cid: int  # which of its partitions this client has
+    cid: int  # the partition of this client
     threads: Threads = field(default_factory=Threads)
-    server_address: Address | None = None  # None: it is found
+    server_address: Address | None = None  # None: look for it on the network
     root_certificate: bytes | None = None  # PEM; None: not encrypted
     token: bytes | None = None
     retry_for: float = math.inf  # seconds
-    plug: PowerSource | None = None  # a metering plug that this device has
+    plug: PowerSource | None = None  # the metering plug of this device
 
     @property
     def dataset(self) -> str:
@@ -45,7 +45,7 @@ class ClientSettings:
 
 
 def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Namespace, ClientSettings]:
-    """Add the flags of operation to those that the script has declared; return what the command line says.
+    """Add the operational flags to those that the script has declared; return what the command line says.
 
     `num_clients` is the default number of partitions. Ends the process with exit code 2 and one sentence if a value is
     wrong.
@@ -57,7 +57,7 @@ def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Nam
         check_cid(parser, args.cid, args.num_clients)
     else:
         if partitioning != ("cifar10", Path("data"), num_clients, None):
-            parser.error("argument --photos: takes the place of a data set and its partitions: leave out their flags")
+            parser.error("argument --photos: replaces the data set and its partitions: leave out their flags")
         partitioning = Partitioning("photos", args.photos, num_clients=0)
     settings = ClientSettings(
         partitioning=partitioning,
@@ -73,7 +73,7 @@ def parse_client(parser: ArgumentParser, num_clients: int) -> tuple[argparse.Nam
 
 
 def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
-    """Add the flags that a reader of the client does not need to know."""
+    """Add the flags that a reader of the client script does not need to know."""
     parser.add_argument(
         "--num_clients",
         type=whole_number(1),
@@ -86,13 +86,13 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         "--threads",
         type=whole_number(1),
         metavar="NUMBER",
-        help="how many threads to train with (default: this client's share of the cores, at most 4)",
+        help="number of threads to train with (default: this client's share of the cores, at most 4)",
     )
     parser.add_argument(
         "--root_certificate",
         type=content(tls.read_root_certificate),
         metavar="FILE",
-        help="encrypt, and trust only a server with a certificate signed by this one: the server's ca.crt "
+        help="encrypt (TLS), and trust only a server whose certificate was signed with this one, its ca.crt "
         "(default: not encrypted)",
     )
     add_token_file(parser)
@@ -101,13 +101,13 @@ def add_flags_of_operation(parser: ArgumentParser, num_clients: int) -> None:
         type=seconds,
         default=math.inf,
         metavar="SECONDS",
-        help="end after that long without a connection (default: never)",
+        help="give up after this long without a connection (default: never)",
     )
     parser.add_argument(
         "--meter",
         type=plug,
         dest="plug",
         metavar="URL",
-        help="a Shelly or Tasmota plug that measures this device's power, such as http://192.168.1.20 (default: the "
-        "device's own sensors)",
+        help="address of a Shelly or Tasmota plug that measures this device's power, such as http://192.168.1.20 "
+        "(default: use the device's own sensors)",
     )

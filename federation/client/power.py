@@ -1,6 +1,6 @@
-"""What a fit costs a device: its energy, its mean power, and whether it had to slow down.
+"""What a fit costs a device: energy, mean power, and whether the device had to slow down.
 
-No board was at hand when this was written: it follows the sources that are named, and was tried with made-up files.
+Not tested on a real board: it follows the sources named here, and was tried with made-up files.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from statistics import fmean
 from typing import Any, Callable, NamedTuple
 
 INTERVAL = 1  # seconds between two samples
-TIMEOUT = 1  # seconds that a plug or vcgencmd has for an answer
+TIMEOUT = 1  # seconds that a plug or vcgencmd has to answer
 LAST_WAIT = 0.2  # seconds that the end of a fit waits for the last sample
 
 INPUT_RAILS = "VDD_IN", "POM_5V_IN"  # what feeds a board: https://github.com/rbonghi/jetson_stats/issues/51
 # In the words of https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
 THROTTLED = "under-voltage", "frequency capped", "throttled", "soft temperature limit"
-PLUGS = {  # what to ask for, and where in the answer the watts are
+PLUGS = {  # what to request, and where the reply has the watts
     "/rpc/Switch.GetStatus?id=0": ["apower"],  # Shelly, generation 2 and later: https://shelly-api-docs.shelly.cloud
     "/cm?cmnd=Status%208": ["StatusSNS", "ENERGY", "Power"],  # https://tasmota.github.io/docs/Commands
 }
 
 
 class PowerSource(NamedTuple):
-    """Where power is read. `watts` may raise anything."""
+    """A source of power readings. `watts` may raise any error."""
 
     name: str
     watts: Callable[[], float]
 
 
 class Meter:
-    """Measures what happens in a `with` block, in a thread. A sensor that fails is left out, and harms no fit.
+    """Measures during a `with` block, in a thread. A sensor that fails is left out, and harms no fit.
 
-    The power comes from the first of these that there is: a metering plug, a Jetson's INA3221, a Raspberry Pi 5's PMIC.
+    The power comes from the first of these that exists: a metering plug, a Jetson's INA3221, a Raspberry Pi 5's PMIC.
     """
 
     def __init__(self, plug: PowerSource | None = None, system: Path = Path("/sys")) -> None:
@@ -61,13 +61,13 @@ class Meter:
         self.thread.join(LAST_WAIT)
 
     def figures(self, seconds: float) -> dict[str, Any]:
-        """`energy_j`, `power_w`, `power_source` and `throttled` of the last block, which took so many seconds.
+        """`energy_j`, `power_w`, `power_source` and `throttled` of the last block, which took `seconds`.
 
-        What the device cannot tell is left out.
+        Unknown values are left out.
         """
         figures: dict[str, Any] = {}
-        power = fmean([*self.watts] or [0])  # a copy: a sensor that hangs may answer now
-        if self.source and power > 0:  # at 0 W, no fit comes off: such a sensor stands still
+        power = fmean([*self.watts] or [0])  # a copy: a slow sensor may still add a value
+        if self.source and power > 0:  # a fit takes more than 0 W: such a sensor is stuck
             figures.update(energy_j=round(power * seconds, 3), power_w=round(power, 3), power_source=self.source.name)
         if self.throttled:
             figures["throttled"] = in_words([*self.throttled])
@@ -76,7 +76,7 @@ class Meter:
     def _sample(self, watts: list[float], throttled: list[int], over: threading.Event) -> None:
         is_over = False
         while True:
-            with suppress(Exception):  # whatever a broken sensor gives
+            with suppress(Exception):  # whatever a broken sensor raises
                 if self.source:
                     watts.append(self.source.watts())
             with suppress(Exception):
@@ -88,7 +88,7 @@ class Meter:
 
 
 def ina3221(system: Path) -> PowerSource | None:
-    """A Jetson's input rail, or where it has none (AGX), the sum of all; None if `system`, such as /sys, has no rails.
+    """A Jetson's input rail, or the sum of all where it has none (AGX); None if `system`, such as /sys, has no rails.
 
     The sum may count the memory of an AGX Orin twice.
     """
@@ -121,22 +121,22 @@ def pmic(vcgencmd: str | None) -> PowerSource | None:
 
 
 def _pmic_watts(vcgencmd: str) -> float:
-    """What the whole of a Raspberry Pi 5 draws, as fitted to the sum over the PMIC's rails with a USB meter.
+    """Power of a whole Raspberry Pi 5, estimated from the sum over the PMIC's rails by a fit to a USB meter.
 
-    Source of the fit: https://github.com/jfikar/RPi5-power. It knows nothing of what hangs on USB.
+    Source of the fit: https://github.com/jfikar/RPi5-power. It does not include devices on USB.
     """
     answer = ask(vcgencmd, "pmic_read_adc")  # such as "VDD_CORE_A current(7)=1.5A", "VDD_CORE_V volt(15)=0.88V"
     values = {name: float(value) for name, value in re.findall(r"(\w+) \w+\(\d+\)=([\d.]+)", answer)}
     rails = [amperes * values[f"{name[:-1]}V"] for name, amperes in values.items() if name.endswith("_A")]
     if not rails:
-        raise ValueError("a board without that PMIC")
+        raise ValueError("this board has no such PMIC")
     return 1.1451 * sum(rails) + 0.5879
 
 
 def in_words(throttled: list[int]) -> str:
-    """What went on while these were read, one after the other: "no", or such as "under-voltage".
+    """What happened while these values were read, one after the other: "no", or "under-voltage", for example.
 
-    Of their bits, 0 to 3 say what is now, 16 to 19 what was since the board's start.
+    Bits 0 to 3 say what is happening now, bits 16 to 19 what has happened since the board booted.
     """
     bits = 0
     for reading in throttled:
@@ -145,29 +145,29 @@ def in_words(throttled: list[int]) -> str:
 
 
 def ask(vcgencmd: str, question: str) -> str:
-    """What the program answers; raises OSError or SubprocessError if it does not."""
+    """Return the program's output; raises OSError or SubprocessError if it fails."""
     return subprocess.run([vcgencmd, question], check=True, timeout=TIMEOUT, capture_output=True, text=True).stdout
 
 
 def plug(url: str) -> PowerSource:
-    """Convert to a metering plug, a Shelly or a Tasmota without a password; tell if it gives no power just now.
+    """Convert to a metering plug, a Shelly or a Tasmota without a password; print a line if it cannot be read now.
 
-    Raises argparse's error for a wrong value if that is no address.
+    Raises argparse's error for a wrong value if `url` is not an address.
     """
     match = re.fullmatch(r"http://([^\s/]+)/?", url)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be like http://192.168.1.20, not {url!r}")
     try:
         plug_watts(match[1])
-    except Exception as error:  # after a power cut, it may come later than the board
+    except Exception as error:  # after a power cut, it may be up later than the board
         reason = getattr(error, "strerror", None) or error
-        print(f"the plug at {url} tells no power ({reason}): it is asked again in each fit")
+        print(f"cannot read the plug at {url} ({reason}): trying again in each fit")
     return PowerSource("plug", lambda: plug_watts(match[1]))
 
 
 def plug_watts(address: str) -> float:
-    """What a plug at HOST or HOST:PORT measures; raises OSError if nobody answers, else other errors."""
-    from http.client import HTTPConnection  # here, because few need it; it knows no proxies
+    """Power that a plug at HOST or HOST:PORT measures; raises OSError if it does not answer, or else any error."""
+    from http.client import HTTPConnection  # here, because few need it; it ignores proxies
 
     for path, keys in PLUGS.items():
         with closing(HTTPConnection(address, timeout=TIMEOUT)) as connection:
@@ -178,4 +178,4 @@ def plug_watts(address: str) -> float:
             for key in keys:
                 value = value[key]
             return float(value)
-    raise ValueError("no reading of a Shelly or Tasmota")
+    raise ValueError("its reply is not that of a Shelly or Tasmota")

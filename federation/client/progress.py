@@ -1,4 +1,4 @@
-"""How far a fit is: it ends with its epochs or its seconds, and shows itself in a line on a terminal."""
+"""Progress of a fit: it ends after its epochs or its seconds, and is shown in a line on a terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FitProgress:
 
     @property
     def fraction(self) -> float:
-        """The part of the fit that is over in the middle of the next step, above 0 and at most 1."""
+        """The fraction of the fit that is done in the middle of the next step, above 0 and at most 1."""
         epoch, step = divmod(self.steps_done, self.num_batches)
         return max((epoch + (step + 0.5) / self.num_batches) / self.epochs, self.time_used)
 

@@ -1,4 +1,4 @@
-"""Find the server of a client that was given no address."""
+"""Find the server for a client that was started without --server_address."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from federation.wire.probe import probe
 from federation.wire.tls import FOUND, warn_if_readable
 
 HERE = Address("127.0.0.1", 8080)
-LISTEN = 8  # seconds; then it asks anew, as a network may have come up
+LISTEN = 8  # seconds; then it asks again, because the network may have come up late
 ADVISE_AFTER = 30  # seconds
 ADVICE = (
-    "no server found yet: is it started, on the same network? Guest Wi-Fi and Docker keep announcements away: "
+    "no server found yet: is it running, on the same network? Guest Wi-Fi and Docker block announcements: "
     "use --server_address with the address that server.py printed"
 )
 
@@ -25,7 +25,7 @@ ADVICE = (
 class Search:
     """Looks for a server on this machine and on its network; `tell` prints a line, once.
 
-    A server that this client has lost comes before others.
+    A server that this client was connected to before is preferred.
     """
 
     def __init__(self, settings: ClientSettings, tell: Callable[[str], None]) -> None:
@@ -35,7 +35,7 @@ class Search:
         self.advise_at = time.monotonic() + ADVISE_AFTER
 
     def look(self) -> Address | None:
-        """The address of the one server that fits; None if a few seconds brought none. Raises Failure if two fit."""
+        """Return the address of the only server that fits; None after a few seconds. Raises Failure if two fit."""
         try:
             self._probe(HERE)
             return HERE
@@ -69,7 +69,7 @@ class Search:
             return []
 
     def _usable(self, server: Announcement) -> list[Address]:
-        """The first address of a server at which it can be reached, if it fits; else none, and the reason is told."""
+        """The first address that reaches a server; none, after printing the reason, if the server does not fit."""
         misfit = server.misfit(self.settings.dataset, self.settings.root_certificate is not None, self.settings.token)
         if misfit:
             self.tell(f"found {server}, but {misfit}")

@@ -21,11 +21,11 @@ from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # A proxy, from variables such as http_proxy, is for the internet; a federation is between neighbours.
+    # A proxy, from variables such as http_proxy, is for the internet; a federation is on the local network.
     ("grpc.enable_http_proxy", 0),
 ]
 
-# Answers of others than Flower's server, for instance of a SuperLink: it has no such service, or lets nobody in.
+# Replies of something that is not Flower's server, such as a SuperLink: no such service, or no access.
 NOT_FLOWERS = (
     grpc.StatusCode.UNIMPLEMENTED,  # a web server's 404, too
     grpc.StatusCode.PERMISSION_DENIED,
@@ -34,9 +34,9 @@ NOT_FLOWERS = (
 
 
 class ConnectionLost(Exception):
-    """The connection has ended, not by the server's goodbye; the message says how.
+    """The connection has ended without the server's goodbye; the message says how.
 
-    `was_asked`: whether the server had asked something before.
+    `was_asked`: whether the server had sent a request before.
     """
 
     def __init__(self, how: str, was_asked: bool) -> None:
@@ -45,11 +45,11 @@ class ConnectionLost(Exception):
 
 
 def answer_server(address: Address, root_certificate: bytes | None, name: str | None, answer: Answer) -> None:
-    """Answer the server's messages until it says that the run is over. Its certificate is checked as by `probe`.
+    """Answer the server's messages until it ends the run. Its certificate is checked as by `probe`.
 
     `answer(task, instruction)` returns the result of a task: `get_properties`, `get_parameters`, `fit` or `evaluate`,
-    with Flower's types such as FitIns and FitRes. Raises ConnectionLost, and Refused if the next connection would end
-    in the same way.
+    with Flower's types such as FitIns and FitRes. Raises ConnectionLost, or Refused if the next connection would end
+    the same way.
     """
     was_asked = False
     answers: queue.SimpleQueue[ClientMessage | None] = queue.SimpleQueue()
@@ -70,7 +70,7 @@ def answer_server(address: Address, root_certificate: bytes | None, name: str | 
         except grpc.RpcError as error:
             raise _reason(error, address, was_asked) from error
         finally:
-            answers.put(None)  # ends gRPC's thread that takes the answers
+            answers.put(None)  # ends gRPC's thread that reads the answers
 
 
 def _channel(address: Address, root_certificate: bytes | None, name: str | None) -> grpc.Channel:
@@ -81,11 +81,11 @@ def _channel(address: Address, root_certificate: bytes | None, name: str | None)
 
 
 def _reason(error: grpc.RpcError, address: Address, was_asked: bool) -> Refused | ConnectionLost:
-    """What to raise for gRPC's error."""
+    """Return the exception to raise for gRPC's error."""
     code = error.code()
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
         return Refused(f"the model is larger than the limit of a message, {MAX_MESSAGE_BYTES // 1024**2} MB")
     if code in NOT_FLOWERS:
         return somebody_else(address)
-    broken = code == grpc.StatusCode.UNAVAILABLE  # gRPC's word for most that can happen to a network
+    broken = code == grpc.StatusCode.UNAVAILABLE  # gRPC's code for most failures of a network
     return ConnectionLost("the connection broke" if broken else f"gRPC error {code.name}", was_asked)

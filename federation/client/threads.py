@@ -1,4 +1,4 @@
-"""How many threads a client trains with: its share of the cores, so that clients on one machine do not get stuck."""
+"""How many threads a client trains with: its share of the cores, so that clients do not block each other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CLIENTS = {"client_pytorch.py", "client_tf.py", "client_onnx.py", "flower-supern
 
 @dataclass
 class Threads:
-    """The number of threads that was asked for or, if that is None, this client's share of the cores.
+    """The number of threads that the user chose or, if that is None, this client's share of the cores.
 
-    With more threads than cores, those of PyTorch wait for each other hundreds of times in a step, each time until the
-    system has given a core to all of them.
+    With more threads than cores, PyTorch's threads wait for each other hundreds of times in a step, each time until all
+    of them have had a core.
     """
 
     number: int | None = None
@@ -26,7 +26,7 @@ class Threads:
     current: int = field(default=0, compare=False)
 
     def share_cores(self, set_threads: Callable[[int], object], most: int) -> None:
-        """Call `set_threads` with the number, a share being `most` at most; before each fit, `adapt` does it again."""
+        """Call `set_threads` with the number; a share is at most `most`. `adapt` repeats this before each fit."""
         self.set_threads, self.most = set_threads, most
         self.adapt()
 
@@ -37,14 +37,14 @@ class Threads:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads, reason = (self.number, "--threads") if self.number else share_of(cores, self.most)
         if threads != self.current:
-            with contextlib.suppress(RuntimeError):  # TensorFlow: its number is final once it has computed anything
+            with contextlib.suppress(RuntimeError):  # TensorFlow's number is fixed after its first computation
                 self.set_threads(threads)
                 self.current = threads
                 print(f"training on {threads} of {cores} cores ({reason})")
 
 
 def share_of(cores: int, most: int) -> tuple[int, str]:
-    """The share of so many cores that a client has, at least 1 and at most `most`, and why."""
+    """A client's share of this many cores, at least 1 and at most `most`, and the reason for it."""
     try:
         clients = count_clients()
     except Exception as error:  # whatever a system without psutil or a readable list of processes raises
@@ -56,13 +56,13 @@ def count_clients() -> int:
     """The number of clients on this machine, at least 1; processes that this user may not see do not count."""
     import psutil
 
-    own = Path(sys.argv[0]).name  # somebody's copy of a script, perhaps
+    own = Path(sys.argv[0]).name  # perhaps your own copy of a script
     names = CLIENTS | {own} if own.endswith(".py") else CLIENTS
     commands = [process.info["cmdline"] or [""] for process in psutil.process_iter(["cmdline"])]
     return max(1, sum(_is_client(command, names) for command in commands))
 
 
 def _is_client(command: list[str], names: set[str]) -> bool:
-    """Whether a command has Python run one of these scripts; an editor or a shell may have its name among its words."""
+    """Whether a command is Python running one of these scripts; an editor may have its name as an argument, too."""
     is_python = "python" in Path(command[0]).name.lower()
     return is_python and not names.isdisjoint(Path(word).name for word in command[1:])

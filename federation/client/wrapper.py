@@ -1,4 +1,4 @@
-"""The script's client, wrapped in what a long run on real devices needs: an answer to whatever the server asks."""
+"""The script's client, wrapped for long runs on real devices: whatever the server asks, it gets an answer."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from flwr.common import (
 class ClientWrapper:
     """Answers the server's messages, and prints a line for each fit and evaluate.
 
-    It adds `seconds`, `vital_signs()` and, to a fit, what the meter says to the metrics. An error in the script's
-    client is printed here and told to the server, as a result that failed; the connection stays. A client whose first
-    model is always the same has `same_start`: it need not be sent that. One that learns any classes has
-    `choose_classes`, which takes those that the server names, or none, and returns its own.
+    It adds `seconds`, `vital_signs()` and, after a fit, the meter's figures to the metrics. An error in the script's
+    client is printed here and sent to the server as a failed result; the connection stays open. A client whose first
+    model is always the same has `same_start`: the server need not send it. A client that can learn any classes has
+    `choose_classes`: it takes the classes that the server names, or none, and returns its own.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class ClientWrapper:
         self.meter = meter
         self.threads = threads or Threads()
         self.inbound = Inbound()
-        self.last_fit: object = None  # what it was to do with which model
+        self.last_fit: object = None  # its model's digest and its settings
         self.last_result: FitRes | None = None
 
     def answer(self, task: str, instruction: Any) -> Any:
         """Return Flower's result of a task, such as "fit".
 
-        Raises Refused if the server does not want this client, Failure if this client cannot say who it is.
+        Raises Refused if the server refused this client, Failure if this client cannot say who it is.
         """
         tasks: dict[str, Callable[[Any], Any]] = {
             "get_properties": self._get_properties,
@@ -78,9 +78,9 @@ class ClientWrapper:
         except handshake.Refused:
             raise
         except Lacks:
-            return failure(task, "it lacks that model", LACKS_MODEL)
+            return failure(task, "it does not have that model", LACKS_MODEL)
         except Failure as error:
-            if task == "get_properties":  # an answer without an identity is that of a plain Flower client
+            if task == "get_properties":  # without an identity, it would pass for a plain Flower client
                 raise
             print(error)
             return failure(task, f"{error}")
@@ -99,26 +99,26 @@ class ClientWrapper:
 
     def _get_parameters(self, instruction: GetParametersIns) -> GetParametersRes:
         result = self.client.get_parameters(instruction)
-        self.inbound.receive(result.parameters)  # as the initial model, it will come back
+        self.inbound.receive(result.parameters)  # the server will send it back as the initial model
         return result
 
     def _fit(self, instruction: FitIns) -> FitRes:
-        """Let the client train; if the connection broke and the server asks for the same again, do not train again."""
+        """Let the client train; if the server repeats a request after a broken connection, do not train again."""
         this_fit = digest(instruction.parameters), sorted(instruction.config.items())
         if this_fit == self.last_fit and self.last_result is not None:
             print(f"{_round(instruction)}: sending the result again")
             return self.last_result
-        self.last_result = None  # not in memory while it trains
+        self.last_result = None  # free its memory for the training
         received = replace(instruction, parameters=self.inbound.receive(instruction.parameters))
         self.threads.adapt()
         result = _measured("fit", self.client.fit, received, self.meter)
         result = replace(result, parameters=self.inbound.answer(result.parameters))
-        self.inbound.forget()  # the next model is another one
+        self.inbound.forget()  # the next request has another model
         self.last_fit, self.last_result = this_fit, result
         return result
 
     def _evaluate(self, instruction: EvaluateIns) -> EvaluateRes:
-        self.last_result = None  # the server has it, or does not want it any more
+        self.last_result = None  # the server has it, or no longer needs it
         received = replace(instruction, parameters=self.inbound.receive(instruction.parameters))
         return _measured("evaluate", self.client.evaluate, received)
 
@@ -126,7 +126,7 @@ class ClientWrapper:
 def _measured(
     task: str, call: Callable[[Any], Any], instruction: FitIns | EvaluateIns, meter: Meter | None = None
 ) -> Any:
-    """Return `call(instruction)` with figures about the device among its metrics, and print what came of it."""
+    """Return `call(instruction)` with figures about the device added to its metrics, and print a summary."""
     started = time.perf_counter()
     with meter or contextlib.nullcontext():
         result = call(instruction)
@@ -142,7 +142,7 @@ def _measured(
 
 
 def _as_scalars(metrics: dict[str, Any]) -> dict[str, Scalar]:
-    """Return the metrics that Flower can send: Python's numbers, not NumPy's, and neither lists nor None."""
+    """Return the metrics that Flower can send: Python's numbers, not NumPy's, and no lists or None."""
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
     return {name: value for name, value in plain.items() if isinstance(value, (int, float, str, bytes))}
 

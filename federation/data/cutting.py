@@ -1,6 +1,6 @@
-"""Partition a data set with flwr-datasets, decode its images, draw who has what.
+"""Partition a data set with flwr-datasets, decode its images, draw the shares of the classes.
 
-What imports `datasets` is here: with pandas and pyarrow, 130 MB that training does without.
+Everything that imports `datasets` is here: with pandas and pyarrow, it takes 130 MB, which training does not need.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SEED = 42  # FederatedDataset shuffles with this one
 
 
 def prepare(partitioning: Partitioning, cids: Sequence[int], test: bool = False) -> list[Path]:
-    """Make the missing files of the partitions `cids`, and of the test split if `test`; the paths of all of them.
+    """Make the missing files of the partitions `cids`, and of the test split if `test`; return the paths of all.
 
-    Raises DataError if the data set is damaged or cannot be had.
+    Raises DataError if the data set is damaged or unavailable.
     """
     with _locked(partitioning.test_file.parent):
         missing = [cid for cid in cids if not os.path.lexists(partitioning.file(cid))]
@@ -46,9 +46,9 @@ def prepare(partitioning: Partitioning, cids: Sequence[int], test: bool = False)
 
 
 def show(partitioning: Partitioning) -> Path:
-    """Draw who has how much of which class, beside an even partitioning if it is an uneven one; the picture's path.
+    """Draw each client's share of each class, and return the picture's path.
 
-    No image is decoded. Raises DataError as `prepare` does.
+    An uneven partitioning is drawn beside an even one. No image is decoded. Raises DataError as `prepare` does.
     """
     from flwr_datasets.visualization import plot_label_distributions
 
@@ -74,34 +74,34 @@ def show(partitioning: Partitioning) -> Path:
 def rows_of(labels: np.ndarray, partitioning: Partitioning, cids: Sequence[int]) -> list[np.ndarray]:
     """The numbers of the rows in each of the partitions `cids`, from the labels of all rows.
 
-    The same on every Python and with all versions of the packages. Raises DataError if they cannot be partitioned so.
+    They are the same with all versions of Python and the packages. Raises DataError if that is impossible.
     """
     partitioner = partitioner_of(labels, partitioning)
     return [np.array(partitioner.load_partition(cid)[:]["row"]) for cid in cids]
 
 
 def partitioner_of(labels: np.ndarray, partitioning: Partitioning) -> Partitioner:
-    """A partitioner of rows with a number, `row`, and a `label`; raises DataError if they cannot be partitioned so."""
+    """A partitioner of rows with a number, `row`, and a `label`; raises DataError if that is impossible."""
     import datasets
     from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
 
     num_clients, alpha = partitioning.num_clients, partitioning.alpha
     advice = "" if alpha is None else f"a larger --alpha than {alpha:g}, or "
     failed = f"Cannot partition {len(labels)} images among {num_clients} clients"
-    with explained(failed, f"Take {advice}fewer partitions (--num_clients)."), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some partitioners tell of each attempt
+    with explained(failed, f"Use {advice}fewer partitions (--num_clients)."), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some partitioners warn at each attempt
         if len(labels) < SMALLEST * num_clients:
-            raise ValueError(f"each needs {SMALLEST}")
+            raise ValueError(f"each needs at least {SMALLEST}")
         order = np.random.default_rng(SEED).permutation(len(labels))  # as `datasets` shuffles
         partitioner: Partitioner = IidPartitioner(num_clients)
         if alpha is not None:
-            # Versions before 0.6 take the classes in the order in which they come, newer ones sort them first. And
-            # whether full partitions get no more images, is on by default in one and off in the other.
+            # Versions before 0.6 take the classes in the order of appearance, newer ones sort them first. Their
+            # defaults of self_balancing (full partitions get no more images) differ, too.
             order = order[np.argsort(labels[order], kind="stable")]
             partitioner = DirichletPartitioner(num_clients, "label", alpha, SMALLEST, self_balancing=False, seed=SEED)
         features = datasets.Features({"row": datasets.Value("int64"), "label": datasets.ClassLabel(10)})
         partitioner.dataset = datasets.Dataset.from_dict({"row": order, "label": labels[order]}, features)
-        partitioner.load_partition(0)  # here, because only now it finds out whether that is possible
+        partitioner.load_partition(0)  # here, because only this shows whether it is possible
     return partitioner
 
 
@@ -130,9 +130,9 @@ def _decoded(rows: datasets.Dataset, partitioning: Partitioning, split: str) -> 
 
 
 def _blaming(partitioning: Partitioning, split: str) -> ContextManager[None]:
-    """Blame any error on the files of a split: Arrow, PNG and missing columns raise errors of their own."""
+    """Blame any error on the files of a split: Arrow, PNG and missing columns raise many kinds."""
     files = partitioning.data_dir / partitioning.dataset / f"{split}-*.parquet"
-    return explained(f"Cannot use {files}", "Remove them to have the data set downloaded again.")
+    return explained(f"Cannot use {files}", "Remove them to download the data set again.")
 
 
 def _locked(folder: Path) -> ContextManager[object]:
@@ -140,6 +140,6 @@ def _locked(folder: Path) -> ContextManager[object]:
     from filelock import FileLock
 
     folder.mkdir(parents=True, exist_ok=True)
-    advice = "Give a folder on a disk of this machine with --data_dir, or copy prepared partitions into this one."
+    advice = "Use --data_dir with a folder on a local disk, or copy prepared partitions into this one."
     with explained(f"Cannot lock {folder}", advice):  # some network drives have no locks
         return FileLock(folder / ".lock").acquire()

@@ -29,7 +29,7 @@ SOURCES = {
 
 
 class DataError(Failure):
-    """The data cannot be had or used; the message names the file or folder at fault."""
+    """The data is missing or unusable; the message names the file or folder at fault."""
 
 
 @contextmanager
@@ -46,8 +46,8 @@ def explained(failed: str, advice: str, exit_code: int = 1) -> Iterator[None]:
 def parquet_files(dataset: str, folder: Path, split: str) -> list[Path]:
     """The files of a split in `folder`, in order; downloaded if there are none.
 
-    Raises DataError if that fails, and if they are not as many as their names say: the partitions would have other
-    images, and nobody would notice.
+    Raises DataError if that fails, or if there are not as many files as their names say: the partitions would silently
+    have other images.
     """
     pattern = f"{split}-*-of-*.parquet"
     files = sorted(folder.glob(pattern))
@@ -56,14 +56,14 @@ def parquet_files(dataset: str, folder: Path, split: str) -> list[Path]:
         files = sorted(folder.glob(pattern))
     if not all(f"-of-{len(files):05}" in path.name for path in files):
         raise DataError(
-            f"{folder} has {', '.join(path.name for path in files)}, which is not one whole data set. Copy what is "
-            "missing there, and remove what is not wanted."
+            f"{folder} has {', '.join(path.name for path in files)}, which is not one complete data set. Copy the "
+            "missing files there, and remove files that do not belong to it."
         )
     return files
 
 
 def _download(dataset: str, folder: Path) -> None:
-    """Download from the Hub into `folder` the parquet files of the splits of which there is nothing yet."""
+    """Download the parquet files of splits that have none yet from the Hub into `folder`."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import HfApi, snapshot_download

@@ -1,4 +1,4 @@
-"""The file that holds a partition, NumPy's npz: made here, or your own. It is used or refused, and never replaced."""
+"""The file of a partition, in NumPy's npz format: made here, or your own. It is used or refused, never overwritten."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def write(path: Path, examples: Examples, classes: Sequence[str] = ()) -> None:
 
 
 def read(path: Path, dataset: str) -> Examples:
-    """Read a partition for a model of `dataset`, mixed if it is sorted by label; raises DataError if it is unusable."""
-    advice = "Remove it to have it made again from the data set, or make it again with --from_folder."
+    """Read a partition for a model of `dataset`, shuffled if sorted by label; raises DataError if it is unusable."""
+    advice = "Remove it to recreate it from the data set, or make it again with --from_folder."
     with explained(f"Cannot use {path}", advice, exit_code=2), np.load(path, allow_pickle=False) as arrays:
         images, labels = _checked(arrays, dataset)
     if (np.diff(labels) < 0).any():
         return Examples(images, labels)
-    # Sorted by label, as own images may be: the last tenth, which validates, would be of a class not trained on.
+    # Sorted by label, as your own images may be: the last tenth, the validation set, would be of an untrained class.
     order = np.random.RandomState(42).permutation(len(labels))  # the same in every NumPy
     return Examples(images[order], labels[order])
 
 
 def read_classes(path: Path) -> list[str]:
-    """The names of the classes in a file, by label; none if it has the data set's own, or if it is not there."""
-    if not path.exists():  # a script of one's own may have its images from elsewhere
+    """The names of the classes in a file, by label; none if it has the data set's own, or if there is no file."""
+    if not path.exists():  # your own script may load its images from elsewhere
         return []
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["classes"].tolist() if "classes" in arrays else []
@@ -48,17 +48,17 @@ def read_classes(path: Path) -> list[str]:
 def _checked(arrays: Mapping[str, np.ndarray], dataset: str) -> Examples:
     """The images and labels in `arrays` in their usual form; raises ValueError if a model cannot train on them."""
     if not {"images", "labels"} <= {*arrays}:
-        raise ValueError(f"it needs the arrays images and labels, and has {', '.join(arrays) or 'nothing'}")
+        raise ValueError(f"it needs the arrays images and labels, but has {', '.join(arrays) or 'nothing'}")
     images, labels = arrays["images"], arrays["labels"]
     shape = SOURCES[dataset].image_shape
     if shape[2] == 1 and images.ndim == 3:
         images = images[..., np.newaxis]
     if images.shape[1:] != shape or images.dtype != np.uint8:
         found, wanted = list(images.shape), ", ".join(map(str, shape))
-        raise ValueError(f"its images are {images.dtype} of shape {found}, and {dataset} needs uint8 of [n, {wanted}]")
+        raise ValueError(f"its images are {images.dtype} of shape {found}, but {dataset} needs uint8 of [n, {wanted}]")
     if labels.dtype.kind not in "iu" or labels.size != len(images):
         found = list(labels.shape)
-        raise ValueError(f"its labels are {labels.dtype} of shape {found}, and have to be {len(images)} integers")
+        raise ValueError(f"its labels are {labels.dtype} of shape {found}, but must be {len(images)} integers")
     check_labels(labels)
     return Examples(images, labels.reshape(-1).astype(np.int64))
 
@@ -66,6 +66,6 @@ def _checked(arrays: Mapping[str, np.ndarray], dataset: str) -> Examples:
 def check_labels(labels: np.ndarray) -> None:
     """Raise ValueError if there are too few labels for a partition, or if one is not from 0 to 9."""
     if len(labels) < 2:
-        raise ValueError(f"it has {len(labels)} images, and needs 2: one to train on, one to validate on")
+        raise ValueError(f"it has {len(labels)} images, but needs 2: one to train on, one to validate on")
     if labels.min() < 0 or labels.max() > 9:
-        raise ValueError(f"its labels go from {labels.min()} to {labels.max()}, and have to be from 0 to 9")
+        raise ValueError(f"its labels go from {labels.min()} to {labels.max()}, but must be from 0 to 9")

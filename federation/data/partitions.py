@@ -15,7 +15,7 @@ from federation.data.partition_file import Examples
 
 import numpy as np
 
-NUM_CLIENTS = 50  # default number of partitions, that of the clients
+NUM_CLIENTS = 50  # default number of partitions, as in the clients
 
 
 class Partitioning(NamedTuple):
@@ -31,7 +31,7 @@ class Partitioning(NamedTuple):
         """Where the files of the partitions are."""
         name = f"{self.num_clients}"
         if self.alpha is not None:
-            name += f"-alpha{np.format_float_positional(self.alpha, trim='-')}"  # no other number looks like that
+            name += f"-alpha{np.format_float_positional(self.alpha, trim='-')}"  # different for each number
         return self.data_dir / self.dataset / name
 
     @property
@@ -47,9 +47,9 @@ class Partitioning(NamedTuple):
 def load_partition(partitioning: Partitioning, cid: int) -> tuple[Examples, Examples]:
     """Load the images of client `cid`: 90 % to train on and 10 % to validate on.
 
-    The same partition means the same images on every device. If alpha is None, they are those that flwr-datasets'
-    FederatedDataset would give for `num_clients` IID partitions, else those of its DirichletPartitioner. If the file is
-    not there yet, a process of its own makes it. Raises DataError if that fails, or if the file cannot be used.
+    A partition has the same images on every device. If alpha is None, they are those that flwr-datasets'
+    FederatedDataset gives for `num_clients` IID partitions, else those of its DirichletPartitioner. If there is no
+    file yet, a separate process makes it. Raises DataError if that fails, or if the file cannot be used.
     """
     images, labels = _load(partitioning.file(cid), partitioning, "--cid", f"{cid}")
     num_train = len(labels) - max(1, len(labels) // 10)
@@ -69,26 +69,26 @@ def test_class_names(dataset: str, data_dir: Path) -> list[str]:
 
 
 def prepare_all(partitioning: Partitioning) -> None:
-    """Make the files of all partitions that are missing, in a process of its own; raises DataError if that fails."""
+    """Make the missing files of all partitions, in a separate process; raises DataError if that fails."""
     _make_in_child(partitioning, "--cid", *map(str, range(partitioning.num_clients)))
     print(f"{partitioning.folder} has {partitioning.num_clients} partitions")
 
 
 def _load(path: Path, partitioning: Partitioning, *wanted: str) -> Examples:
-    if not os.path.lexists(path):  # a link to a drive that is not plugged in is not to be replaced
+    if not os.path.lexists(path):  # do not replace a link to a drive that is not plugged in
         _make_in_child(partitioning, *wanted)
         print(f"{path} is ready")
     return partition_file.read(path, partitioning.dataset)
 
 
 def _make_in_child(partitioning: Partitioning, *wanted: str) -> None:
-    """Make files in a process of its own, because datasets, pandas and pyarrow never leave a process: 130 MB."""
+    """Make files in a separate process, because datasets, pandas and pyarrow never leave its memory: 130 MB."""
     dataset, data_dir, num_clients, alpha = partitioning
     command = [sys.executable, "-m", "federation.data", *wanted, "--num_clients", f"{num_clients}"]
     command += ["--data_dir", f"{data_dir.resolve()}", *(["--mnist"] if dataset == "mnist" else [])]
     command += [] if alpha is None else ["--alpha", f"{alpha}"]
     child = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)  # stderr: for the user
-    if child.returncode < 0:  # by the system, for lack of memory, or by a processor that does not know an instruction
+    if child.returncode < 0:  # by the system: out of memory, or an instruction the processor does not have
         raise DataError(
             f"The process that prepares the partition was ended by {signal.Signals(-child.returncode).name}. If this "
             "machine has too little memory, prepare it on another one: python -m federation.data --help"

@@ -1,4 +1,4 @@
-"""Pictures that are decoded one at a time, when they are looked at: photos in a folder, and images of a partition."""
+"""Pictures that are decoded one at a time, when they are needed: photos in a folder, and images of a partition."""
 
 from __future__ import annotations
 
@@ -21,55 +21,55 @@ CLASSIFIER = "classifier.npz"
 
 
 class Picture(Protocol):
-    """An image that is decoded when it is looked at; `key` is the same for the same content."""
+    """An image that is decoded when it is needed; `key` is the same for the same content."""
 
     key: bytes
 
     def pixels(self, size: int) -> np.ndarray | None:
-        """The image in colour, uint8 [size, size, 3]; None, after a line that says why, if it cannot be decoded."""
+        """The image in colour, uint8 [size, size, 3]; None, after printing the reason, if it cannot be decoded."""
 
 
 class Array:
-    """A picture whose pixels are there: uint8 [height, width, 1 or 3]."""
+    """A picture whose pixels are in memory: uint8 [height, width, 1 or 3]."""
 
     def __init__(self, image: np.ndarray) -> None:
         self.image = image
         self.key = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest()
 
     def pixels(self, size: int) -> np.ndarray | None:
-        """The image, enlarged or made smaller; a grey one as colour."""
-        from PIL import Image  # here: a client of another kind does not need it
+        """The image, scaled; a grey one becomes RGB."""
+        from PIL import Image  # here: other clients do not need it
 
         colour = np.broadcast_to(self.image, (*self.image.shape[:2], 3))
         return np.asarray(Image.fromarray(np.ascontiguousarray(colour)).resize((size, size), Image.Resampling.BICUBIC))
 
 
 class Photo:
-    """A picture in a file, whose middle is taken."""
+    """A picture in a file; only its middle is used."""
 
     def __init__(self, path: Path, key: bytes) -> None:
         self.path, self.key = path, key
 
     def pixels(self, size: int) -> np.ndarray | None:
-        """The middle of the photo, as large as it can be."""
+        """The largest square in the middle of the photo."""
         try:
             return decode_image(self.path, (size, size, 3), fit=True)
-        except Exception as error:  # whatever Pillow stumbles over
+        except Exception as error:  # whatever Pillow raises
             _leave_out(self.path, error)
             return None
 
 
 def pictures_of(images: Iterable[Any]) -> list[Picture]:
-    """The images of `Examples` as pictures: arrays become some, photos are."""
+    """The images of `Examples` as pictures: arrays are wrapped, photos are pictures already."""
     return [Array(image) if isinstance(image, np.ndarray) else image for image in images]
 
 
 class Classifier(NamedTuple):
-    """What `PhotoFolder.keep` has written last."""
+    """What `PhotoFolder.keep` wrote last."""
 
     classes: list[str]
     weights: np.ndarray  # float32 [features + 1, classes]
-    round: int  # 0: none is over
+    round: int  # 0: before the first
     accuracy: float  # on this board's validation photos; NaN if it has none
 
 
@@ -78,41 +78,41 @@ def read_classifier(folder: Path) -> Classifier | None:
     try:
         with np.load(folder / CLASSIFIER, allow_pickle=False) as kept:
             return Classifier(kept["classes"].tolist(), kept["weights"], int(kept["round"]), float(kept["accuracy"]))
-    except Exception:  # whatever NumPy and zipfile stumble over
+    except Exception:  # whatever NumPy and zipfile raise
         return None
 
 
 class PhotoFolder:
-    """Photos in a folder for each class: photos/cup/1.jpg, photos/spoon/1.jpg... They may come and go.
+    """Photos in one folder per class: photos/cup/1.jpg, photos/spoon/1.jpg... They may change at any time.
 
-    A class may be without a photo or a folder here: others may have some.
+    A class may have no photo or folder here: other clients may have photos of it.
     """
 
     def __init__(self, folder: Path) -> None:
         """Raises DataError if there is no such folder; see `choose_classes`."""
         if not folder.is_dir():
-            raise DataError(f"{folder} is no folder: give one with a folder for each class in it", exit_code=2)
+            raise DataError(f"{folder} is not a folder: give one that contains a folder for each class", exit_code=2)
         self.folder = folder
-        self.classes: list[str] = []  # their places are the labels
+        self.classes: list[str] = []  # their positions are the labels
         self._untaught: list[str] = []
         self._keys: dict[Path, tuple[tuple[int, int], bytes]] = {}  # by time and size, of the files read so far
 
     def choose_classes(self, told: Sequence[str] = ()) -> list[str]:
-        """Take the classes that the server has `told`; without any, those chosen before, or all that have a folder.
+        """Use the classes that the server sent (`told`); if none, those chosen before, or all that have a folder.
 
-        Raises Failure if these are not 2 to 100, or if the folder cannot be read.
+        Raises Failure if there are not 2 to 100, or if the folder cannot be read.
         """
         there = [*self._folders()]
         if told and list(told) != self.classes:
             self.classes = list(told)
             others = [name for name in there if name not in told]
-            left_out = f"; left out in {self.folder}: {', '.join(others)}" if others else ""
+            left_out = f"; not used in {self.folder}: {', '.join(others)}" if others else ""
             print(f"the classes are {', '.join(told)}{left_out}")
         if not self.classes:
             if not 2 <= len(there) <= MOST_CLASSES:
                 raise DataError(
-                    f"{self.folder} has {len(there)} of 2 to {MOST_CLASSES} folders for classes ({', '.join(there)}): "
-                    f"make some, such as {self.folder / 'cup'}, or name the classes at the server: --classes cup,spoon",
+                    f"{self.folder} has {len(there)} class folders ({', '.join(there)}), not 2 to {MOST_CLASSES}: make "
+                    f"some, such as {self.folder / 'cup'}, or name the classes on the server: --classes cup,spoon",
                     exit_code=2,
                 )
             self.classes = there
@@ -122,7 +122,7 @@ class PhotoFolder:
         return self.classes
 
     def read(self) -> tuple[Examples, Examples]:
-        """The photos that are there now: those to train on and, every tenth by its content, those to validate on."""
+        """The current photos: the training set, and the validation set, about every tenth, chosen by its content."""
         photos = self.read_all()
         validates = [int.from_bytes(photo.key[:8], "big") % VALIDATE_EVERY == 0 for photo in photos.images]
         train, validation = np.flatnonzero(np.logical_not(validates)), np.flatnonzero(validates)
@@ -137,7 +137,7 @@ class PhotoFolder:
         return Examples(*(part[can_be] for part in photos))
 
     def read_all(self) -> Examples:
-        """All photos that are there now; raises Failure if the folder cannot be read."""
+        """All current photos; raises Failure if the folder cannot be read."""
         folders = self._folders()
         found: list[tuple[Photo, int]] = []
         for label, name in enumerate(self.classes):
@@ -150,21 +150,21 @@ class PhotoFolder:
         return Examples(images, np.array([label for _, label in found], np.int64))
 
     def keep(self, weights: np.ndarray, server_round: int = 0, accuracy: float = math.nan) -> None:
-        """Write a classifier beside the photos; that this is not possible is no reason to end.
+        """Write a classifier beside the photos; if that fails, print why and go on.
 
-        Its weights [features + 1, classes] are minus infinity in the last row for a class of which there is no photo:
-        before the first round, for all. accuracy: on the validation photos here, if there are any.
+        Its weights [features + 1, classes] are minus infinity in the last row for a class without photos: before the
+        first round, for all classes. `accuracy` is on the validation photos here, if there are any.
         """
         untaught = [name for name, bias in zip(self.classes, weights[-1]) if np.isinf(bias) and server_round]
         if untaught != self._untaught:
             self._untaught = untaught
             if untaught:
-                print(f"classes without a photo on any client, which are never recognised: {', '.join(untaught)}")
+                print(f"no client has a photo of these classes, so they are never recognised: {', '.join(untaught)}")
         try:
             with replaced(self.folder / CLASSIFIER) as file:
                 np.savez(file, weights=weights, classes=np.array(self.classes), round=server_round, accuracy=accuracy)
         except OSError as error:
-            print(f"{self.folder / CLASSIFIER} cannot be written: {error.strerror or error}")
+            print(f"cannot write {self.folder / CLASSIFIER}: {error.strerror or error}")
 
     def _folders(self) -> dict[str, Path]:
         try:
@@ -173,7 +173,7 @@ class PhotoFolder:
             raise Failure(f"cannot read {self.folder}: {error.strerror or error}") from error
 
     def _key(self, path: Path) -> bytes:
-        """The hash of a file's content; empty if it cannot be read, which is told once."""
+        """The hash of a file's content; empty if it cannot be read, which is printed once."""
         try:
             status = path.stat()
             version = status.st_mtime_ns, status.st_size
@@ -188,4 +188,4 @@ class PhotoFolder:
 
 
 def _leave_out(path: Path, error: Exception) -> None:
-    print(f"{path} is left out: {getattr(error, 'strerror', None) or error}")
+    print(f"{path} is skipped: {getattr(error, 'strerror', None) or error}")

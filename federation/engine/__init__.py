@@ -1,1 +1,1 @@
-"""Between the scripts and Flower's engines: the nodes as the server sees them, and what a node does with a question."""
+"""Between the scripts and Flower's engines: the nodes as the server sees them, and how a node answers a question."""

@@ -1,4 +1,4 @@
-"""What a node of Flower's engines does with a question: a client of the script answers."""
+"""How a node of Flower's engines answers a question: with a client of the script."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from flwr.app import Context, Message
 
 
 def answer_message(message: Message, context: Context) -> Message:
-    """The reply to a message of `Nodes`, an answer to each question; the reason, where there is none.
+    """Return the reply to a message of `Nodes`: for each question, an answer or the reason why there is none.
 
-    The node's configuration says which partition it has, `partition-id`, unless the message does, for each question:
-    `partition-ids`. Besides, `num-partitions`, and optionally `data-dir`.
+    The node's configuration contains its partition, `partition-id`, unless the message contains `partition-ids`, one
+    per question. It also contains `num-partitions` and, optionally, `data-dir`.
     """
     told: dict[str, Any] = {**message.content["told"]}
     questions, cids = unpack(message), told.pop("partition-ids", None)
@@ -52,11 +52,11 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
     """The client of the partition that this node has, wrapped as for server.py."""
     for name in ("partition-id", "num-partitions"):
         if name not in node:
-            raise Failure(f"it has no '{name}' in its --node-config")
+            raise Failure(f"its --node-config has no '{name}'")
     cid, num_clients = int(node["partition-id"]), int(node["num-partitions"])
     data_dir = Path(node.get("data-dir", "data"))
     partitioning = Partitioning(told["dataset"], data_dir, num_clients, told.get("alpha"))
-    simulated = told.get("simulated", False)  # such clients share a machine: they have a core each, and no meter
+    simulated = told.get("simulated", False)  # these share a machine: one core each, and no meter
     threads = Threads(1 if simulated else None)
     client = script_client(told["script"]).having(ClientSettings(partitioning, cid, threads))
     identity = identify(client, partitioning, cid, f"{node_id}", keeps_model=False)
@@ -64,7 +64,7 @@ def _wrapper(told: Mapping[str, Any], node: Mapping[str, Any], node_id: int) -> 
 
 
 class ScriptClient:
-    """The client of a script: made for a first partition, and given the images of others."""
+    """The client of a script: made for a first partition, then given the images of others."""
 
     def __init__(self, script: str) -> None:
         self.script = import_module(script)
@@ -81,4 +81,4 @@ class ScriptClient:
         return self.client
 
 
-script_client = lru_cache(maxsize=1)(ScriptClient)  # one in a process, which in a simulation answers for many nodes
+script_client = lru_cache(maxsize=1)(ScriptClient)  # one per process, which in a simulation answers for many nodes

@@ -24,21 +24,21 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
 MESSAGE_TYPES = {"get_properties": "query", "get_parameters": "query", "fit": "train", "evaluate": "evaluate"}
-MESSAGE_TIMEOUT = 300  # seconds, without training; for each one, a SuperNode starts a process: a minute on small boards
-LOOK_EVERY = 2  # seconds between two looks at who is there
-PAUSE = 0.05  # seconds between two looks for answers
-AT_ONCE = 8  # questions in a message to a shared node, as long as there are enough for all nodes
+MESSAGE_TIMEOUT = 300  # seconds, except for a fit; a SuperNode starts a process for each: a minute on small boards
+LOOK_EVERY = 2  # seconds between checks which nodes are online
+PAUSE = 0.05  # seconds between checks for answers
+AT_ONCE = 8  # questions in a message to a shared node, if there are enough for all nodes
 GREET_AGAIN = 60  # seconds until a node that was not admitted is greeted again
 
 
 def pack(*parts: bytes) -> RecordDict:
-    """Records that hold these questions or answers; as arrays, because Flower sends large ones in pieces."""
+    """Pack questions or answers into records, as arrays: Flower sends large arrays in pieces."""
     arrays = {f"{place}": Array("uint8", (len(part),), "bytes", part) for place, part in enumerate(parts)}
     return RecordDict({"bytes": ArrayRecord(arrays)})
 
 
 def unpack(message: Message) -> list[bytes]:
-    """What `pack` has packed into a message; raises KeyError if there is nothing."""
+    """Unpack the questions or answers in a message; raises KeyError if there are none."""
     return [array.data for array in message.content.array_records["bytes"].values()]
 
 
@@ -53,7 +53,7 @@ class Question:
     answer: Future[Any] = field(default_factory=Future)
 
     def read_answer(self, reply: Message, place: int) -> Any:
-        """Result at a place in a reply; raises ConnectionError if the node has no client to answer."""
+        """Result at a position in a reply; raises ConnectionError if the node has no client to answer."""
         if reply.has_error():
             is_late = reply.error.code in (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
             hint = " Is the clock of its device right? (timedatectl)" if is_late else ""
@@ -65,7 +65,7 @@ class Question:
 
 
 class UnderWay(NamedTuple):
-    """What a message that is under way asks, and of which node."""
+    """The questions in a message that was sent, and its node."""
 
     node_id: int
     questions: list[Question]
@@ -106,9 +106,9 @@ class NodeProxy(ClientProxy):
 
 
 class Nodes:
-    """The nodes of an engine, each of which is a client: carries the questions to them and brings the answers.
+    """The nodes of an engine, each of which is a client: sends them the questions and collects the answers.
 
-    `told` goes with each question. All this happens in a thread of its own.
+    `told` goes with each question. All this happens in a separate thread.
     """
 
     def __init__(self, grid: Grid, told: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ class Nodes:
         self.under_way: dict[str, UnderWay] = {}  # by message
         self.proxies: dict[int, NodeProxy] = {}
         self.look_at = 0.0
-        self.misfits: set[str] = set()  # reasons why nodes cannot take part, each told once
+        self.misfits: set[str] = set()  # reasons why nodes cannot take part, each printed once
         self.is_over = threading.Event()
 
     def start(self, clients: ClientManager) -> None:
@@ -126,7 +126,7 @@ class Nodes:
         threading.Thread(target=self._carry, args=(clients,), daemon=True, name="nodes").start()
 
     def stop(self) -> None:
-        """Carry nothing any more."""
+        """Stop sending and collecting."""
         self.is_over.set()
 
     def _carry(self, clients: ClientManager) -> None:
@@ -143,7 +143,7 @@ class Nodes:
                     print(f"the engine does not answer ({type(error).__name__}: {error}): trying again")
 
     def _look(self, clients: ClientManager) -> None:
-        """Notice who has come or gone; greet those again that were not admitted."""
+        """Notice nodes that come and go; greet nodes again that were not admitted."""
         now = time.monotonic()
         if now < self.look_at:
             return
@@ -160,19 +160,19 @@ class Nodes:
                 clients.register(proxy)
 
     def _online(self) -> set[int]:
-        """The clients that are there."""
+        """The clients that are online."""
         return {*self.grid.get_node_ids()}
 
     def _next_node(self) -> tuple[int, int] | None:
-        """The node to send to next, and how many questions at the most; None: not yet."""
+        """The next node to send to, and the most questions for it; None: wait."""
         return self.outbox[0].client_id, 1
 
     def _told(self, questions: Sequence[Question]) -> Mapping[str, Any]:
-        """What to tell with these questions."""
+        """The settings to send with these questions."""
         return self.told
 
     def _push(self) -> None:
-        """Send what waits, questions of one task in a message."""
+        """Send the waiting questions, those of one task in one message."""
         while self.outbox and (node := self._next_node()):
             node_id, most = node
             questions = [self.outbox.popleft()]
@@ -180,7 +180,7 @@ class Nodes:
                 questions.append(self.outbox.popleft())
             try:
                 self._send(node_id, questions)
-            except Exception as error:  # no time is left, a strategy says what cannot be sent, the engine is away
+            except Exception as error:  # no time is left, a strategy's value cannot be sent, the engine is unreachable
                 _fail(questions, error)
 
     def _send(self, node_id: int, questions: list[Question]) -> None:
@@ -190,32 +190,32 @@ class Nodes:
         message = Message(records, node_id, MESSAGE_TYPES[questions[0].task], ttl=seconds)
         (message_id,) = self.grid.push_messages([message])
         if not message_id:
-            raise ConnectionError("the engine does not take messages to this node")
+            raise ConnectionError("the engine does not accept messages for this node")
         self.under_way[message_id] = UnderWay(node_id, questions)
 
     def _pull(self) -> None:
-        """Take what has arrived."""
+        """Take the replies that have arrived."""
         for reply in self.grid.pull_messages([*self.under_way]) if self.under_way else ():
             sent = self.under_way.pop(reply.metadata.reply_to_message_id, None)
-            for place, question in enumerate(sent.questions if sent else ()):  # not sent: a strange node wrote that
+            for place, question in enumerate(sent.questions if sent else ()):  # not sent: from an unknown node
                 try:
                     question.answer.set_result(question.read_answer(reply, place))
-                except Exception as error:  # whatever stumbles over what a strange node has sent
+                except Exception as error:  # whatever a malformed reply causes
                     question.answer.set_exception(error)
                     if question.task == "get_properties":
                         self._tell_misfit(question.client_id, printable(f"{error}"))
 
     def _tell_misfit(self, node_id: int, reason: str) -> None:
-        if reason not in self.misfits:  # it is greeted again and again, and others may have the same trouble
+        if reason not in self.misfits:  # it is greeted again and again, and others may have the same problem
             self.misfits.add(reason)
             print(f"node {node_id} cannot take part: {reason}")
 
 
 class SharedNodes(Nodes):
-    """The nodes of a simulation, shared by the clients 0 to `num_clients` - 1: a message says for which it is.
+    """The nodes of a simulation, shared by the clients 0 to `num_clients` - 1: a message says for whom it is.
 
-    Each message takes Flower and Ray tens of milliseconds of a processor, in which small clients have trained. So one
-    has questions to several clients; to fewer when there are not many left, so that all nodes have something to do.
+    Each message costs Flower and Ray tens of milliseconds, in which a small client could train. So a message has
+    questions to several clients, but to fewer when few are left, so that all nodes have something to do.
     """
 
     def __init__(self, grid: Grid, told: Mapping[str, Any], num_clients: int) -> None:

@@ -14,20 +14,20 @@ from flwr.server.strategy import Strategy
 
 
 def parse_flags(parser: ArgumentParser, flags: str) -> tuple[argparse.Namespace, RunSettings]:
-    """Like `parse_run`, of a command line in one string; raises ValueError where that ends the process.
+    """Like `parse_run`, for a command line in one string; raises ValueError where that ends the process.
 
-    An engine does not hear of a process that ends by itself.
+    An engine does not notice a process that ends by itself.
     """
     try:
         return parse_run(parser, shlex.split(flags))
     except SystemExit:
-        raise ValueError(f"this will not do, as said above: flags={flags!r}") from None
+        raise ValueError(f"cannot use flags={flags!r}: the reason is above") from None
 
 
 def run_rounds(strategy: Strategy, settings: RunSettings, nodes: Nodes, quiet: bool = False) -> None:
-    """Run the rounds that are missing of `settings.num_rounds`; raises Failure or OSError if not all come off.
+    """Run the remaining rounds of `settings.num_rounds`; raises Failure or OSError if not all succeed.
 
-    An engine takes an end of the process for a success. `quiet`: who joins is not told.
+    An engine takes the end of the process for a success. `quiet`: do not print who joins.
     """
     server = DeviceServer(strategy, settings, quiet=quiet)
     nodes.start(server.clients)
@@ -40,4 +40,4 @@ def run_rounds(strategy: Strategy, settings: RunSettings, nodes: Nodes, quiet: b
         committed, folder = server.checkpoint.committed, server.report.folder.resolve()
         print(f"{committed} of {settings.num_rounds} rounds done, results in {folder}")
     if committed < settings.num_rounds:
-        raise Failure("not all rounds came off")
+        raise Failure("not all rounds succeeded")

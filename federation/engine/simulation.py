@@ -18,9 +18,9 @@ NUM_NODES = 8 * (os.cpu_count() or 1)
 
 
 def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, gpu_share: float) -> NoReturn:
-    """Call `rounds` with the grid of a simulation, in which a client that is at work takes one core, and `gpu_share`.
+    """Call `rounds` with the grid of a simulation, in which a working client takes one core and `gpu_share` of a GPU.
 
-    Ends the process: with exit code 0 if `rounds` came off, 1 if it raised an error, 130 at Ctrl-C and SIGTERM.
+    Ends the process: with exit code 0 if `rounds` succeeded, 1 if it raised an error, 130 at Ctrl-C and SIGTERM.
     """
     exit_code = 1
     server_app = ServerApp()
@@ -45,8 +45,8 @@ def simulate(rounds: Callable[[Grid], None], client_app: ClientApp, gpu_share: f
 
 
 def _start_ray(gpu_share: float) -> None:
-    """Start Ray before Flower does, whose errors are tracebacks; raises Failure without a GPU, or Ray's OSError."""
+    """Start Ray before Flower, whose errors would be tracebacks; raises Failure without a GPU, or Ray's OSError."""
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # of Ray's processes
     ray.init(log_to_driver=False, include_dashboard=False, runtime_env=environment)
     if gpu_share > ray.cluster_resources().get("GPU", 0):
-        raise Failure(f"--gpu_share {gpu_share:g} needs a GPU, and Ray finds none: leave the flag out to use the CPU")
+        raise Failure(f"--gpu_share {gpu_share:g} needs a GPU, but Ray finds none: leave the flag out to use the CPU")

@@ -1,1 +1,1 @@
-"""What a run leaves behind."""
+"""The results of a run."""

@@ -1,4 +1,4 @@
-"""What each client does just now."""
+"""What each client is doing now."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flwr.server.client_proxy import ClientProxy
 
 
 class Activity(NamedTuple):
-    """What a client does, and since when by `time.monotonic()`."""
+    """What a client is doing, and since when, by `time.monotonic()`."""
 
     key: Key  # what tells clients apart
     identity: Identity | None  # None: a plain Flower client
@@ -20,19 +20,19 @@ class Activity(NamedTuple):
 
 
 class Activities:
-    """The last activity of each client, also of those whose connection is lost."""
+    """The last activity of each client, including those whose connection is lost."""
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Activity] = {}
 
     def note(self, client: ClientProxy, task: str) -> None:
-        """Note what a client does from now on. Threads that note must take turns."""
+        """Note what a client is doing from now on. Threads must take turns to call this."""
         activity = Activity(key_of(client), identity_of(client), task, time.monotonic())
-        if task == "lost" and activity.identity is None:  # it would come back as another one
+        if task == "lost" and activity.identity is None:  # it would come back as a new one
             self._by_key.pop(activity.key, None)
         else:
             self._by_key[activity.key] = activity
 
     def all(self) -> list[Activity]:
         """List them, sorted by --cid."""
-        return [activity for _, activity in sorted(self._by_key.copy().items())]  # a copy, as others note meanwhile
+        return [activity for _, activity in sorted(self._by_key.copy().items())]  # a copy: others may note meanwhile

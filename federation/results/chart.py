@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def draw_history(folder: Path) -> None:
     """Draw loss and accuracy by round, and seconds by client, into history.png beside the tables.
 
-    Raises OSError, ValueError or ImportError if that is not possible.
+    Raises OSError, ValueError or ImportError if that fails.
     """
     run = read_run(folder)
     with drawn(folder / "history.png", width=12, height=3.5) as figure:
@@ -61,14 +61,14 @@ def _draw_curve(axis: Axes, rows: Rows, column: str, label: str) -> None:
 
 
 def main() -> None:
-    """Draw for the folder that the command line names, without keeping others from the processor."""
+    """Draw for the folder that the command line names, at a low priority."""
     if hasattr(os, "nice"):  # not on Windows
         os.nice(19)
     parser = ArgumentParser(__doc__)
-    parser.add_argument("folder", type=path, metavar="FOLDER", help="the results of a run")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="folder with the results of a run")
     try:
         draw_history(parser.parse_args().folder)
-    except Exception as error:  # the disk is full, or whatever matplotlib stumbles over
+    except Exception as error:  # the disk is full, or whatever matplotlib raises
         sys.exit(f"cannot draw history.png: {error}")
 
 

@@ -1,4 +1,4 @@
-"""The global model on disk: written after every round, so that a run can go on after a crash."""
+"""The global model on disk: written after every round, so that a run can be resumed after a crash."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ NAME = "model.npz"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The global model and what there is to know about it; by default, that of a run without a model."""
+    """The global model and its metadata; by default, those of a run without a model."""
 
     model: NDArrays = field(default_factory=list)
     round: int = 0  # after which it was written
-    committed: int = 0  # rounds until then that ended with a new model
+    committed: int = 0  # rounds up to then that ended with a new model
     results: int = 0  # of that round
     failures: int = 0  # of that round
-    member: Identity | None = None  # a client that newcomers must fit; None if only plain Flower clients took part
+    member: Identity | None = None  # a client that newcomers must match; None if only plain Flower clients took part
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write the model's arrays, in order, to model.npz, and the rest as the comment of that zip archive.
 
-    NumPy's reading ignores the comment; in one file, the two cannot contradict each other. Raises OSError if the file
-    cannot be written; the previous one then stays.
+    NumPy ignores the comment when it reads; in one file, the two cannot contradict each other. Raises OSError if the
+    file cannot be written; the previous one then stays.
     """
     metadata = asdict(replace(checkpoint, model=[]))
     del metadata["model"]
@@ -59,5 +59,5 @@ def load(folder: Path) -> Checkpoint:
         return Checkpoint(model, member=None if member is None else Identity(**member), **metadata)
     except OSError:
         raise
-    except Exception as error:  # whatever NumPy, zipfile and json stumble over
-        raise ValueError(f"its {NAME} is no checkpoint of a run, or damaged") from error
+    except Exception as error:  # whatever NumPy, zipfile and json raise
+        raise ValueError(f"its {NAME} is not a checkpoint of a run, or is damaged") from error

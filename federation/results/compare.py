@@ -29,7 +29,7 @@ class Run(NamedTuple):
         return {server_round: value for server_round, value in sorted(values.items()) if math.isfinite(value)}
 
     def cost(self, name: str, last_round: int) -> float:
-        """What is known of a cost until the end of a round; NaN if nothing is."""
+        """The cost up to the end of a round, as far as it is known; NaN if it is unknown."""
         rows = self.rounds if name == "seconds" else self.clients
         rows = [row for row in rows if int(row["round"]) <= last_round]
         cells = [number(row.get(column, "")) for row in rows for column in COSTS[name]]
@@ -40,15 +40,15 @@ class Run(NamedTuple):
 def read_run(folder: Path) -> Run:
     """Run in a folder of results; raises OSError or ValueError if its tables cannot be read."""
     if not (folder / "rounds.csv").exists():
-        raise ValueError("it has no rounds.csv, as the results of a run have")
+        raise ValueError("it has no rounds.csv, so it is not a folder of results")
     return Run(folder, read_table(folder / "rounds.csv"), read_table(folder / "clients.csv"))
 
 
 class Comparison:
     """Runs in the order given, and the accuracy by which they are compared.
 
-    It is that on the server's test images if all runs know it, else that on the clients'. Without an `accuracy`, take
-    the highest that all runs reach that have one.
+    It is the accuracy on the server's test images if all runs know that, else on the clients'. Without an `accuracy`,
+    take the highest that all runs reach, except runs that know none.
     """
 
     def __init__(self, runs: Sequence[Run], accuracy: float | None) -> None:
@@ -60,7 +60,7 @@ class Comparison:
         self.accuracy = common if accuracy is None else accuracy
 
     def table(self) -> str:
-        """Lines with what each run took to reach the accuracy, and its best and its last accuracy."""
+        """Lines with the cost at which each run reached the accuracy, and its best and its last accuracy."""
         rows = [["run", "rounds", *COSTS, "best", "last"]]
         rows += [self._cells(run, curve) for run, curve in zip(self.runs, self.curves)]
         widths = [max(map(len, column)) for column in zip(*rows)]
@@ -70,7 +70,7 @@ class Comparison:
         return "\n".join(lines)
 
     def _cells(self, run: Run, curve: dict[int, float]) -> list[str]:
-        """Cells of a run's line; "-" is what is unknown, or not reached."""
+        """Cells of a run's line; "-" if a value is unknown, or not reached."""
         reached = next((r for r, value in curve.items() if value >= self.accuracy), None)
         costs = [math.nan if reached is None else run.cost(name, reached) for name in COSTS]
         values = [*curve.values()] or [math.nan]
@@ -79,7 +79,7 @@ class Comparison:
         return ["-" if cell in ("None", "nan") else cell for cell in cells]
 
     def draw(self, picture: Path) -> None:
-        """Draw accuracy by seconds; raises OSError, ValueError or ImportError if that is not possible."""
+        """Draw accuracy by seconds; raises OSError, ValueError or ImportError if that fails."""
         with drawn(picture, width=7, height=4.5 + 0.2 * len(self.runs)) as figure:
             axis = figure.subplots()
             for run, curve in zip(self.runs, self.curves):
@@ -94,15 +94,15 @@ class Comparison:
 def main() -> None:
     """Print the table of the runs that the command line names, and draw the picture that it asks for."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("runs", type=content(read_run), nargs="+", metavar="FOLDER", help="the results of a run")
-    parser.add_argument("--accuracy", type=fraction, help="compare until then (default: the highest that all reach)")
+    parser.add_argument("runs", type=content(read_run), nargs="+", metavar="FOLDER", help="results of a run")
+    parser.add_argument("--accuracy", type=fraction, help="accuracy to reach (default: the highest that all reach)")
     parser.add_argument(
-        "--picture", type=path, metavar="FILE", help="draw accuracy by seconds into it (default: draw nothing)"
+        "--picture", type=path, metavar="FILE", help="draw accuracy over time into FILE (default: no picture)"
     )
     args = parser.parse_args()
     comparison = Comparison(args.runs, args.accuracy)
     if not any(comparison.curves):
-        parser.error("no accuracy is known yet of any of these runs")
+        parser.error("none of these runs has an accuracy yet")
     print(comparison.table())
     if args.picture is not None:
         try:

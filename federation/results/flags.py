@@ -1,4 +1,4 @@
-"""The flags about what a run leaves behind: where it goes, which run to resume, and the seed that run.json keeps."""
+"""The flags about a run's results: where they go, which run to resume, and the seed that run.json keeps."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ def add_results_flags(parser: ArgumentParser) -> None:
         type=_new_results,
         default=Path("results", time.strftime("%Y-%m-%d-%H%M%S")),
         metavar="FOLDER",
-        help="where the results go (default: results/<date-time>)",
+        help="folder for the results (default: results/<date-time>)",
     )
     results.add_argument(
         "--resume",
         type=content(lambda folder: (folder, checkpoint.load(folder))),
         metavar="FOLDER",
-        help="go on with the run whose results are in this folder (default: a new run)",
+        help="resume the run whose results are in this folder (default: start a new run)",
     )
     parser.add_argument(
         "--seed",
         type=whole_number(0, MAX_SEED),
         metavar="NUMBER",
-        help="draw the run's random numbers from this one, to have the same run again (default: a new seed; run.json "
-        "keeps it)",
+        help="seed of the run's random numbers: the same seed gives the same run (default: a new seed, kept in "
+        "run.json)",
     )
 
 
 def read_results_flags(
     parser: ArgumentParser, args: argparse.Namespace
 ) -> tuple[Path, checkpoint.Checkpoint | None, int]:
-    """The folder of results, the checkpoint to go on from (None: a new run), and the run's seed.
+    """The folder of results, the checkpoint to resume from (None: a new run), and the run's seed.
 
-    Ends the process with exit code 2 if the run that is resumed has another seed than the one that is given.
+    Ends the process with exit code 2 if the run to resume has another seed than --seed.
     """
     folder, resumed = args.resume or (args.results_dir, None)
     seed = args.seed if resumed is None else run_file.read(folder).get("seed", args.seed)
@@ -56,5 +56,5 @@ def _new_results(text: str) -> Path:
     """Check a folder for the results of a new run."""
     folder = path(text)
     if (folder / "rounds.csv").exists():
-        raise argparse.ArgumentTypeError(f"{text} holds the results of another run (--resume goes on)")
+        raise argparse.ArgumentTypeError(f"{text} contains the results of another run (--resume continues it)")
     return folder

@@ -1,4 +1,4 @@
-"""What the clients do while the server runs: a table on a terminal, elsewhere a line a minute."""
+"""What the clients are doing: a table on a terminal, otherwise a line per minute."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLOURS = {"fit": "green", "evaluate": "cyan", "lost": "red", "": "dim"}
 def watched(
     report: Report, activities: Activities, num_rounds: int, min_num_clients: int, plain: bool
 ) -> Iterator[None]:
-    """Show what the clients do for as long as the block lasts; `plain`: without the table."""
+    """Show what the clients are doing during the block; `plain`: without the table."""
     if os.isatty(1) and Console().is_interactive and not plain:
         with Live(
             get_renderable=lambda: draw(report, activities.all(), num_rounds, min_num_clients),
@@ -54,18 +54,18 @@ def _tell(report: Report, activities: Activities, is_over: threading.Event) -> N
         busy = [each for each in activities.all() if each.task not in ("", "lost") and each.since <= since]
         names = [f"{each.identity or 'a plain Flower client'} ({_now(each)})" for each in busy]
         if len(names) > MOST_NAMES:
-            names[MOST_NAMES:] = [f"{len(names) - MOST_NAMES} more"]
+            names[MOST_NAMES:] = [f"and {len(names) - MOST_NAMES} more"]
         if names:
             print(f"round {report.round.number} still waits for {', '.join(names)}")
 
 
 def draw(report: Report, activities: list[Activity], num_rounds: int, min_num_clients: int) -> Group:
-    """Draw a headline, and a row for each client: what it does now, and how it did in its last round.
+    """Draw a headline, and a row for each client: what it is doing, and the figures of its last round.
 
-    That takes at most half of the terminal's height: clients at work come first.
+    The table takes at most half of the terminal's height: clients at work come first.
     """
     here = sum(activity.task != "lost" for activity in activities)
-    headline = _headline(report, num_rounds, f"{here} of {min_num_clients} clients are here")
+    headline = _headline(report, num_rounds, f"{here} of {min_num_clients} clients are connected")
     most = max(1, shutil.get_terminal_size().lines // 2 - 5)  # beside headline, titles, the line below
     left_out = len(activities) - most
     if left_out > 0:
@@ -91,12 +91,12 @@ def draw(report: Report, activities: list[Activity], num_rounds: int, min_num_cl
 
 
 def _headline(report: Report, num_rounds: int, presence: str) -> str:
-    """How far the round is, and, if it takes as long as the last one, the run; before a round, who is here."""
+    """Progress of the round and, estimated from the last round, of the run; before a round, how many clients wait."""
     number, started = report.round.number, report.round.started
     if started is None and number < num_rounds:
         return f"round {number + 1} of {num_rounds}: {presence}"
     if started is None:
-        return f"{num_rounds} of {num_rounds} rounds are over"
+        return f"{num_rounds} of {num_rounds} rounds are done"
     elapsed = time.monotonic() - started
     headline = f"round {number} of {num_rounds}: {_duration(elapsed)}"
     if not report.durations:
@@ -107,7 +107,7 @@ def _headline(report: Report, num_rounds: int, presence: str) -> str:
 
 
 def _now(activity: Activity) -> str:
-    """What a client does, and for how long it has done that."""
+    """What a client is doing, and for how long."""
     if activity.task == "":
         return "idle"
     doing = f"{TASKS.get(activity.task, activity.task)} {_duration(time.monotonic() - activity.since)}"

@@ -1,4 +1,4 @@
-"""What a run tells: one line per round on the terminal, and tables and a picture in the folder of results.
+"""The report of a run: one line per round on the terminal, and tables and a picture in the folder of results.
 
 rounds.csv     one row per round
 clients.csv    one row per client and round
@@ -66,16 +66,16 @@ class Round:
 
 
 class Report:
-    """Writes the tables while the run goes on. A round is added step by step and ended by `end_round`.
+    """Writes the tables during the run. A round is added step by step and ended by `end_round`.
 
-    That the tables cannot be written does not end a run: they are in memory, and tried again after the next round.
+    If the tables cannot be written, the run goes on: they stay in memory, and the next round tries again.
     """
 
     def __init__(self, folder: Path, resumed: Checkpoint | None = None) -> None:
         """Make `folder`; raises FileExistsError if results of another run are in it, OSError if it cannot be made.
 
-        With `resumed`, the checkpoint in the folder, the tables there are continued after its round: what came after
-        the checkpoint goes. Raises OSError if they cannot be read.
+        With `resumed`, the checkpoint in the folder, the tables there are continued after its round: later rows are
+        dropped. Raises OSError if they cannot be read.
         """
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
@@ -107,11 +107,11 @@ class Report:
         self.round = Round(server_round, time.monotonic())
 
     def add_fit(self, client: ClientProxy, result: FitRes) -> None:
-        """Add what a client that trained reports about it."""
+        """Add a client's report of its training."""
         self.round.add(client, result.metrics).update(examples=result.num_examples)
 
     def add_evaluation(self, client: ClientProxy, result: EvaluateRes) -> None:
-        """Add what a client that evaluated the new global model reports; `seconds` stays that of the training."""
+        """Add a client's report of its evaluation of the global model; `seconds` stays that of the training."""
         self.round.add(client, {**result.metrics, "seconds": None}).update(loss=result.loss)
 
     def add_traffic(self, traffic: Iterable[tuple[ClientProxy, int, int]]) -> None:
@@ -129,7 +129,7 @@ class Report:
             self.round.classes = [{**row, "round": self.round.number} for row in classes]
 
     def end_round(self, results: int, failures: int, loss: float | None, accuracy: float | None) -> None:
-        """Add the round to the tables and print its line; None stands for what no client reported."""
+        """Add the round to the tables and print its line; None: no client reported this value."""
         current = self.round
         assert current.started is not None
         seconds = round(time.monotonic() - current.started, 3)
@@ -149,24 +149,24 @@ class Report:
         self._draw_meanwhile()
 
     def save(self) -> None:
-        """Write the tables, or say why not."""
+        """Write the tables, or print why not."""
         for table in self._tables.values():
             table.save()
 
     def draw(self, timeout: float | None = None) -> None:
-        """Draw history.png, or say why not; `timeout` is how many seconds that may take."""
+        """Draw history.png, or print why not; it may take `timeout` seconds."""
         if self._drawing is not None:
-            self._drawing.kill()  # it has an older round
+            self._drawing.kill()  # it draws an older round
             self._drawing.wait()
         # In another process, because the first drawing on a new machine takes long, and matplotlib much memory.
         try:
-            subprocess.run(self._draw, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=timeout)  # it says itself what fails
+            subprocess.run(self._draw, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=timeout)  # it prints its own errors
         except (OSError, subprocess.TimeoutExpired):
             later = f"python -m federation.results.chart {self.folder}"
-            print(f"history.png is not drawn yet: {later} draws it", file=sys.stderr)
+            print(f"history.png is not drawn yet: to draw it, run {later}", file=sys.stderr)
 
     def _draw_meanwhile(self) -> None:
-        """Begin to draw history.png, if it is time and the last drawing is done; the next round does not notice."""
+        """Begin to draw history.png, if it is time and the last drawing is done; the next round is not delayed."""
         now, quiet = time.monotonic(), subprocess.DEVNULL
         if now >= self._draw_at and (self._drawing is None or self._drawing.poll() is not None):
             self._draw_at = now + DRAW_EVERY

@@ -1,4 +1,4 @@
-"""run.json in the folder of results: what is needed to have the same run again, and who took part in it."""
+"""run.json in the folder of results: what is needed to repeat the run, and who took part in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "run.json"
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What is in a folder's run.json: {} if there is none or it is damaged."""
+    """The content of a folder's run.json; {} if there is none or it is damaged."""
     try:
         kept = json.loads((folder / NAME).read_text(encoding="utf-8"))
         return {"seed": int(kept["seed"]), "starts": list(kept["starts"]), "clients": dict(kept["clients"])}
@@ -28,10 +28,10 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 class RunFile:
-    """Keeps run.json up to date. That it cannot be written ends no run; it is tried again with the next `save`."""
+    """Keeps run.json up to date. If it cannot be written, the run goes on, and the next `save` tries again."""
 
     def __init__(self, folder: Path, seed: int, flags: Mapping[str, object]) -> None:
-        """Begin the file, or go on with that in the folder: a run that is resumed has started twice."""
+        """Begin the file, or continue the one in the folder: a resumed run has more than one start."""
         self.path = folder / NAME
         kept = read(folder)
         start = {
@@ -44,7 +44,7 @@ class RunFile:
         self.clients: dict[str, Any] = kept.get("clients", {})  # by --cid
 
     def add(self, client: Identity | None) -> None:
-        """Add a client that took part; a plain Flower client is nobody."""
+        """Add a client that took part; a plain Flower client has no identity."""
         if client is not None:
             self.clients[str(client.cid)] = asdict(client)
 
@@ -56,7 +56,7 @@ class RunFile:
 
 
 def _plain(value: object) -> object:
-    """A flag's value if it can be shown; of a secret, only that there is one."""
+    """A flag's value, or "secret" instead of a secret."""
     if value is None or isinstance(value, (bool, int, float, str, list)):
         return value
     return str(value) if isinstance(value, (Path, Address)) else "secret"

@@ -1,4 +1,4 @@
-"""Tables in CSV files, with a row or several for each round, written as a whole after each round."""
+"""Tables in CSV files, with one or more rows for each round, written as a whole after each round."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rows = List[Dict[str, str]]  # by column
 class Table:
     """A table in memory and, after each `save`, in a CSV file.
 
-    What could not be written for a while (the file is open in Excel, the disk is full) comes with the next `save`.
+    If the file cannot be written (it is open in Excel, the disk is full), the next `save` writes all of it.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ class Table:
     def resume(self, last_round: int) -> Rows:
         """Take over and return the file's rows up to that round; raises OSError if the file cannot be read.
 
-        A file that is not such a table (any more) is moved aside.
+        A file that is damaged, or not such a table, is moved aside.
         """
         try:
             rows = read_table(self.path)
@@ -40,7 +40,7 @@ class Table:
             names = (self.path.with_name(f"{self.path.stem}-unreadable-{i}.csv") for i in itertools.count(1))
             aside = next(path for path in names if not path.exists())
             self.path.rename(aside)
-            print(f"cannot continue {self.path}: {error}; it is now {aside.name}, and a new table begins")
+            print(f"cannot continue {self.path}: {error}; it is now {aside.name}, and a new table was started")
             return []
         kept = [row for row in rows if int(row["round"]) <= last_round]
         self.add(kept)
@@ -51,19 +51,19 @@ class Table:
         self._writer.writerows(rows)
 
     def save(self) -> None:
-        """Write the file, or say why not."""
+        """Write the file, or print why not."""
         try:
             with replaced(self.path) as file:
                 file.write(self._text.getvalue().encode())
         except OSError as error:
             reason = error.strerror or error
-            print(f"cannot write {self.path} ({reason}): it lacks the last rounds, until a later write succeeds")
+            print(f"cannot write {self.path} ({reason}): its last rounds are missing until a later write succeeds")
 
 
 def read_table(path: Path) -> Rows:
     """Rows of a table by column; none if there is no such file.
 
-    Raises OSError if it cannot be read, ValueError if it is damaged or no table of rounds.
+    Raises OSError if it cannot be read, ValueError if it is damaged or not a table of rounds.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: Excel may begin a file with a mark
@@ -73,7 +73,7 @@ def read_table(path: Path) -> Rows:
     except FileNotFoundError:
         return []
     except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} is damaged, or no table of a run") from error
+        raise ValueError(f"{path.name} is damaged, or not a table of a run") from error
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What counts: whether a client's result can go into an average. Raises ValueError, with the reason, if not."""
+"""Check whether a client's result can go into an average; raise ValueError, with the reason, if not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from federation.wire.moments import are_moments, check_moments
 
 from flwr.common import EvaluateRes, FitRes, NDArrays
 
-MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger number would take over the average
+MAX_EXAMPLES = 10_000_000  # more than any of these devices can hold; a larger number would dominate the average
 
 
 def accept_fit(result: FitRes, model: NDArrays) -> FitRes:
-    """Result of a training as it can be averaged with others: whole, in the types of the global `model`."""
+    """Result of a fit that can be averaged with others: whole, in the types of the global `model`."""
     _check_number(result.num_examples)
     parameters = decode_result(result.parameters, model)
     if are_moments(model):
@@ -23,7 +23,7 @@ def accept_fit(result: FitRes, model: NDArrays) -> FitRes:
 
 
 def accept_evaluation(result: EvaluateRes) -> EvaluateRes:
-    """Result of an evaluation, if it can be averaged with others; who has nothing to test on has 0 examples."""
+    """Result of an evaluation that can be averaged with others; a client with nothing to test on has 0 examples."""
     if as_number(result.loss) is None:
         raise ValueError(f"its loss is {result.loss}")
     _check_number(result.num_examples, least=0)

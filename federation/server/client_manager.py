@@ -22,11 +22,11 @@ MOST_REFUSALS = 100  # that are remembered
 
 
 class DeviceClientManager(ClientManager):
-    """Flower's client manager, with a handshake at the door.
+    """Flower's client manager, with a handshake before a client is admitted.
 
     A client is available if it is admitted and not at work for the server. Its identity is in its `properties`.
-    `member` is the client that newcomers must fit: the first one, as long as any is there, and for good once
-    `is_fixed` is set, because there is a model. Newcomers are told the `classes`, if there are any, and must have them.
+    `member` is the client that newcomers must match: the first one, until all have left or, once there is a model and
+    `is_fixed` is set, for good. Newcomers receive the `classes`, if there are any, and must have them.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class DeviceClientManager(ClientManager):
         self._by_cid: dict[int, ClientProxy] = {}  # those admitted, by --cid; plain Flower clients have none
         self._at_work: set[str] = set()  # connections
         self._changed = threading.Condition()
-        self._refusals: deque[str] = deque(maxlen=MOST_REFUSALS)  # the last lines: strangers may send ever new ones
+        self._refusals: deque[str] = deque(maxlen=MOST_REFUSALS)  # the last lines: strangers may send endless new ones
 
     def register(self, client: ClientProxy) -> bool:
-        """Let a newcomer in as far as the door. Flower can only talk to it after this has returned."""
+        """Note a newcomer, and greet it in a thread: Flower can only talk to it after this has returned."""
         with self._changed:
             self._newcomers.add(connection_of(client))
         name = f"greeting {connection_of(client)}"
@@ -71,7 +71,7 @@ class DeviceClientManager(ClientManager):
                 if not self._by_cid and not self.is_fixed:
                     self.member = None
             number = len(self._admitted)
-        if was_admitted and not self.quiet:  # told without the lock: a terminal may keep whoever prints waiting
+        if was_admitted and not self.quiet:  # printed without the lock: a terminal may block
             print(f"{name_of(client)} has left, {number} now")
 
     def all(self) -> dict[str, ClientProxy]:
@@ -84,16 +84,16 @@ class DeviceClientManager(ClientManager):
         return len(self.all())
 
     def wait_for(self, num_clients: int, timeout: float = GREETING_TIMEOUT) -> bool:
-        """Wait until that many clients are available; return whether they are, after `timeout` seconds at the most."""
+        """Wait until that many clients are available, at most `timeout` seconds; return whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: self.num_available() >= num_clients, timeout)
 
     def sample(
         self, num_clients: int, min_num_clients: int | None = None, criterion: Criterion | None = None
     ) -> list[ClientProxy]:
-        """Return random available clients, fewer if there are not that many: rounds.py has done the waiting."""
+        """Return random available clients, fewer if there are not that many: rounds.py has waited already."""
         clients = [client for client in self.all().values() if criterion is None or criterion.select(client)]
-        clients.sort(key=key_of)  # in which order they came is chance
+        clients.sort(key=key_of)  # their order of arrival is random
         return self.random.sample(clients, min(num_clients, len(clients)))
 
     def start_work(self, client: ClientProxy, task: str) -> None:
@@ -116,7 +116,7 @@ class DeviceClientManager(ClientManager):
             return {cid: client for cid, client in self._by_cid.items() if connection_of(client) not in self._at_work}
 
     def _greet(self, client: ClientProxy) -> None:
-        """Ask a newcomer who it is, and admit it or send it away."""
+        """Ask a newcomer who it is, and admit or refuse it."""
         asked = handshake.question(self.classes)
         try:
             answered = client.get_properties(GetPropertiesIns(asked), GREETING_TIMEOUT, group_id=None).properties
@@ -134,14 +134,14 @@ class DeviceClientManager(ClientManager):
             handshake.send_away(client, identity, refused, GREETING_TIMEOUT)
 
     def _admit(self, client: ClientProxy, identity: Identity | None) -> None:
-        """Make a newcomer available; raises Refused if it does not fit."""
+        """Make a newcomer available; raises Refused if it does not match."""
         with self._changed:
             if connection_of(client) not in self._newcomers:  # its connection has ended in the meantime
                 return
             if identity is not None:
                 self._check(identity)
                 old = self._by_cid.get(identity.cid)
-                if old is not None:  # the client comes back, and nobody has noticed the end of its connection
+                if old is not None:  # the client is back before the end of its connection was noticed
                     del self._admitted[connection_of(old)]
                 self._by_cid[identity.cid] = client
                 self.member = self.member or identity
@@ -155,7 +155,7 @@ class DeviceClientManager(ClientManager):
             print(f"{name_of(client)} has joined, {number} now")
 
     def _check(self, newcomer: Identity) -> None:
-        """Raise Refused if a newcomer does not fit the others."""
+        """Raise Refused if a newcomer does not match the others."""
         if self.classes and newcomer.classes != class_list(self.classes):
             found, wanted = newcomer.classes or f"those of {newcomer.dataset}", class_list(self.classes)
             raise Refused(f"its classes are {found}, the server's {wanted}: start it with --photos")

@@ -1,4 +1,4 @@
-"""Ask many clients something at the same time, with a deadline; ask those again that lose their connection."""
+"""Ask many clients something at the same time, with a deadline; ask again after a lost connection."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from federation.wire.models import Outbound, lacks_the_model, size
 
 from flwr.server.client_proxy import ClientProxy
 
-PATIENCE = 10  # seconds in which a client whose connection broke is back, if its network is
-LATER = 1  # seconds: when the time is over, Flower ends the connection that much after the waiting has ended here
-PAUSE = 0.2  # seconds between two looks for clients that are back
+PATIENCE = 10  # seconds for a client to come back after its connection broke
+LATER = 1  # seconds by which Flower's timeout, which ends the connection, is longer than the one here
+PAUSE = 0.2  # seconds between checks for clients that are back
 
 Instructions = List[Tuple[ClientProxy, Any]]  # Flower's, such as FitIns
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of asking a client: Flower's result, such as a FitRes, or the reason why there is none."""
+    """The answer of a client: Flower's result, such as a FitRes, or the reason why there is none."""
 
     client: ClientProxy
     result: Any = None
@@ -31,10 +31,10 @@ class Answer:
 
 
 class Dispatch:
-    """Calls `task`, a method of ClientProxy such as "fit", of many clients; takes `timeout` seconds at the most.
+    """Calls `task`, a method of ClientProxy such as "fit", for many clients; takes at most `timeout` seconds.
 
     Instructions with the global model, `outbound`, go out in the shortest form that the client understands. `traffic`
-    is what was sent and received: a client and the bytes of a model in either direction.
+    is what was sent and received: a client, and the bytes of a model in each direction.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Dispatch:
         self.instructions: dict[ClientProxy, Any] = {}
         self.answers: list[Answer] = []
         self.at_work: set[ClientProxy] = set()
-        self.lost: dict[ClientProxy, Answer] = {}  # clients that may come back, and what to answer if they do not
+        self.lost: dict[ClientProxy, Answer] = {}  # clients that may come back, and the answers if they do not
         self.restarted: set[int] = set()  # cids
         self.lost_at = 0.0  # when the last one was lost
         self.arrivals: queue.SimpleQueue[Answer] = queue.SimpleQueue()
@@ -56,7 +56,7 @@ class Dispatch:
     def run(self, instructions: Instructions, patience: float = PATIENCE) -> list[Answer]:
         """Ask each client with its instruction; return the answers, sorted by the clients' --cid.
 
-        A client that loses its connection and comes back is asked again, as long as others are at work and at least for
+        A client that loses its connection and comes back is asked again, while others are at work and for at least
         `patience` seconds.
         """
         for client, instruction in instructions:
@@ -90,7 +90,7 @@ class Dispatch:
         try:
             for form in self._forms(client, instruction):
                 self.traffic.append((client, size(form), 0))
-                # Always with a timeout: without, Flower applies that of the previous call.
+                # Always with a timeout: without one, Flower uses that of the previous call.
                 seconds = self.give_up_at + LATER - time.monotonic()
                 result = getattr(client, self.task)(form, seconds, group_id=None)
                 self.traffic.append((client, 0, size(result)))
@@ -105,7 +105,7 @@ class Dispatch:
             self.arrivals.put(Answer(client, result))
 
     def _forms(self, client: ClientProxy, instruction: Any) -> list[Any]:
-        """The instruction in the forms to send, the next one each time that the client lacks the model."""
+        """The instruction in the forms to try one after the other, until the client has the model."""
         identity = identity_of(client)
         if self.outbound is None or identity is None:
             return [instruction]
@@ -115,7 +115,7 @@ class Dispatch:
         return [replace(instruction, parameters=parameters) for parameters in forms]
 
     def _send_again(self) -> None:
-        """Ask the clients again that have a new connection, whether or not the old one is known to be lost."""
+        """Ask clients with a new connection again, even if the old one is not known to be lost."""
         connections = self.clients.by_cid()
         for client in [*self.at_work, *self.lost]:
             old = identity_of(client)
@@ -124,7 +124,7 @@ class Dispatch:
             if newer is client or old is None or new is None:
                 continue
             if new.instance != old.instance:
-                if old.cid in self.restarted:  # once is enough: perhaps it is the fit that kills it
+                if old.cid in self.restarted:  # only once: perhaps the fit kills it
                     continue
                 self.restarted.add(old.cid)
             self.at_work.discard(client)

@@ -1,6 +1,6 @@
-"""What clients are told beside what the strategy says: their seeds, and how long they may train.
+"""Settings that clients receive besides the strategy's: their seeds, and how long they may train.
 
-All random numbers of a run come from one seed, so that the same run can be had again.
+All random numbers of a run come from one seed, so that the run can be repeated.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from federation.wire.handshake import as_number, key_of
 from flwr.common import FitIns, FitRes, Scalar
 from flwr.server.client_proxy import ClientProxy
 
-LEAST_SECONDS = 1.0  # that "auto" gives to a fit, and what it begins with
+LEAST_SECONDS = 1.0  # that "auto" gives to a fit, and its first value
 MOST_GROWTH = 4  # from round to round: a first fit can take long to prepare, and looks slower than it is
-MARGIN = 1.1  # for boards of nearly equal speed, all of which are to finish
+MARGIN = 1.1  # so that boards of nearly equal speed all finish
 
 Fits = List[Tuple[ClientProxy, FitIns]]
 
 
 def derive(seed: int, *purpose: object) -> int:
-    """Return the seed that a run with `seed` has for a purpose, such as a round and a client; always the same one."""
+    """Return the seed of a run with `seed` for a purpose, such as a round and a client; it is always the same."""
     text = repr((seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
@@ -37,7 +37,7 @@ AUTO = FitBound(LEAST_SECONDS, is_auto=True)
 
 
 class Orders:
-    """Completes the instructions of a run with that seed and that bound on fits."""
+    """Completes the instructions of a run: adds seeds, derived from `seed`, and a bound on fits."""
 
     def __init__(self, seed: int, bound: FitBound) -> None:
         self.seed = seed
@@ -47,7 +47,7 @@ class Orders:
         self.longest = 0.0  # seconds of the last round's longest fit
 
     def complete(self, server_round: int, fits: Fits) -> Fits:
-        """Return the instructions with what they lack; where the strategy says something, that counts."""
+        """Return the instructions with the missing settings added; the strategy's own settings take precedence."""
         completed = []
         for client, fit in fits:
             config: dict[str, Scalar] = {"seed": derive(self.seed, server_round, key_of(client))}
@@ -68,10 +68,10 @@ class Orders:
                 self.longest = max(self.longest, seconds)
 
     def end_round(self, seconds: float) -> None:
-        """If the bound is to suit the clients, choose that of the next round; this one took so many seconds in all.
+        """If the bound is "auto", choose that of the next round; this one took `seconds` in all.
 
-        It is the one with which the clients together get the most of their epochs done per second: with a longer one,
-        the fast ones wait; a shorter one is not worth the rest of a round, in which models travel and are tested.
+        The best bound lets the clients together do the most epochs per second. With a longer one, fast clients wait;
+        with a shorter one, the rest of the round, in which models are sent and tested, takes too large a part.
         """
         if self.fit_seconds is None or not self.is_auto or not self.needed:
             return

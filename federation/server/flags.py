@@ -1,4 +1,4 @@
-"""The flags of the server that belong to its operation, and what they say, as a typed value."""
+"""The operational flags of the server, and its command line as typed values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunSettings:
     seed: int
     fit_bound: FitBound
     half_precision: bool  # models travel as float16
-    every: float  # seconds from the start of a round to that of the next, at the least
+    every: float  # least seconds from the start of a round to that of the next
     flags: Mapping[str, Any]  # all of the command line, for run.json
 
 
@@ -42,11 +42,11 @@ class ServerSettings:
     certificates: tuple[bytes, bytes, bytes] | None  # CA, server's certificate, its key; None: not encrypted
     token: bytes | None
     announce: bool = True
-    classes: list[str] = field(default_factory=list)  # that clients with photos are told; none: their own
+    classes: list[str] = field(default_factory=list)  # for clients with photos; none: they use their own
 
 
 def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSettings]:
-    """Add the flags of operation to those that the script has declared; return what the command line says.
+    """Add the operational flags to those that the script has declared; return what the command line says.
 
     Ends the process with exit code 2 and one sentence if a value is wrong.
     """
@@ -54,7 +54,7 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
         "--server_address",
         type=listen_address,
         default="0.0.0.0:8080",
-        help="where to listen, HOST:PORT (default: %(default)s, all addresses of this machine)",
+        help="HOST:PORT to listen on (default: %(default)s, all addresses of this machine)",
     )
     parser.add_argument(
         "--no_announce",
@@ -65,13 +65,13 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
     parser.add_argument(
         "--plain",
         action="store_true",
-        help="only lines, no table of the clients below them (default: a table, if the output is a terminal)",
+        help="print only lines, no table of the clients (default: also a table, if the output is a terminal)",
     )
     parser.add_argument(
         "--certificates",
         type=content(tls.read_server_certificates),
         metavar="FOLDER",
-        help="encrypt, with the files of make_certificates.sh in this folder (default: not encrypted)",
+        help="encrypt (TLS) with the files that make_certificates.sh made in this folder (default: not encrypted)",
     )
     add_token_file(parser)
     args, run = parse_run(parser)
@@ -81,7 +81,7 @@ def parse_server(parser: ArgumentParser) -> tuple[argparse.Namespace, ServerSett
 def parse_run(
     parser: ArgumentParser, command_line: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, RunSettings]:
-    """Like `parse_server`, for a run that is no server's; by default of this process's command line."""
+    """Like `parse_server`, for a run without a server; by default, parse this process's command line."""
     add_flags_of_a_run(parser)
     args = parser.parse_args(command_line)
     folder, resumed, seed = read_results_flags(parser, args)
@@ -106,7 +106,7 @@ def parse_run(
 def add_flags_of_a_run(parser: ArgumentParser) -> None:
     """Add the flags about a run that a reader of the script does not need to know."""
     waits = {
-        "--round_timeout": "how long a round waits for its clients to train, and then for them to evaluate",
+        "--round_timeout": "how long a round waits for its clients to train, and then again for them to evaluate",
         "--wait_timeout": "how long to wait for --min_num_clients before giving up",
     }
     for flag, what in waits.items():
@@ -116,20 +116,20 @@ def add_flags_of_a_run(parser: ArgumentParser) -> None:
         type=fit_bound,
         default=FitBound(),
         metavar="SECONDS|auto",
-        help="how long a client trains at the most in a round; what it has done by then counts; auto: as the clients' "
-        "speeds suggest (default: until its epochs are done)",
+        help="most seconds that a client trains in a round; what it has done by then counts; auto: adapt this to the "
+        "clients' speeds (default: until its epochs are done)",
     )
     parser.add_argument(
         "--half_precision",
         action="store_true",
-        help="send and receive models rounded to float16, in less than half the bytes (default: as they are)",
+        help="send and receive models rounded to float16, in less than half the bytes (default: unchanged)",
     )
     parser.add_argument(
         "--every",
         type=seconds,
         default=0,
         metavar="SECONDS",
-        help="start a round at the earliest that long after the one before (default: at once)",
+        help="start each round at least this long after the start of the one before (default: no pause)",
     )
     add_data_dir(parser)
     add_results_flags(parser)

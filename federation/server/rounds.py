@@ -1,4 +1,4 @@
-"""The rounds of federated learning: sample, fit, check, average, keep, evaluate, with a bound on every wait."""
+"""The rounds of federated learning: sample, fit, check, average, save, evaluate, with a limit on every wait."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from flwr.server.history import History
 from flwr.server.strategy import Strategy
 
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
-INITIAL_MODEL_TIMEOUT = 300  # seconds in which a client has to send its model; then another one is asked
-GOODBYE_TIMEOUT = 2  # seconds in which the clients have to hear that the run is over
+INITIAL_MODEL_TIMEOUT = 300  # seconds for a client to send its model; then another one is asked
+GOODBYE_TIMEOUT = 2  # seconds to tell the clients that the run is over
 
-Results = List[Tuple[ClientProxy, Any]]  # as Flower's strategies want them; Any is a FitRes or the like
+Results = List[Tuple[ClientProxy, Any]]  # as Flower's strategies want them; Any is a FitRes or EvaluateRes
 Failures = List[Union[Tuple[ClientProxy, Any], BaseException]]
 
 
 class DeviceServer(Server):
-    """Flower's server with a loop over the rounds of its own.
+    """Flower's server with its own loop over the rounds.
 
-    It works with any strategy of Flower, and gives it sound results only, sorted by the clients' --cid. The price is
+    It works with any strategy of Flower, and gives it only valid results, sorted by the clients' --cid. The price is
     that models are decoded and encoded more than once: strategies take and return them as bytes. `checkpoint` is what
-    is on disk, the global model included. Clients need the `token`, if there is one, and are told the `classes`; if
-    `quiet`, it is not told who joins and leaves.
+    is on disk, including the global model. Clients need the `token`, if there is one, and receive the `classes`.
+    `quiet`: do not print who joins and leaves.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class DeviceServer(Server):
         quiet: bool = False,
         classes: Sequence[str] = (),
     ) -> None:
-        """Make the folder of results; raises Failure if that cannot be written."""
+        """Make the folder of results; raises Failure if it cannot be written."""
         self.checkpoint = settings.resumed or Checkpoint()
         self.outbound = Outbound(self.checkpoint.model, settings.half_precision)
         self.clients = DeviceClientManager(token, self.checkpoint.member, quiet, classes)
@@ -76,7 +76,7 @@ class DeviceServer(Server):
         return History(), 0.0
 
     def run(self) -> None:
-        """Run the missing rounds; raises Failure if it cannot go on, OSError if the model cannot be written."""
+        """Run the remaining rounds; raises Failure if it cannot go on, OSError if the model cannot be written."""
         self.run_file.save()
         if self.settings.resumed is not None:
             print(f"going on after round {self.checkpoint.round}")
@@ -88,7 +88,7 @@ class DeviceServer(Server):
             if not self.checkpoint.model:
                 self.checkpoint = replace(self.checkpoint, model=self._initial_model())
                 self.outbound = Outbound(self.checkpoint.model, self.settings.half_precision)
-                self._wait_for_clients(server_round)  # if one has left over that
+                self._wait_for_clients(server_round)  # one may have left meanwhile
             self.clients.is_fixed = True
             self.clients.random = random.Random(derive(self.settings.seed, "sample", server_round))
             self.report.start_round(server_round)
@@ -98,7 +98,7 @@ class DeviceServer(Server):
 
     def disconnect_all_clients(self, timeout: float | None) -> None:
         """Tell the clients that the run is over. Flower calls this after `fit`."""
-        self.clients.quiet = True  # it is no news that they leave
+        self.clients.quiet = True  # do not print that they leave
         goodbyes: Instructions = [(client, ReconnectIns(seconds=None)) for client in self.clients.all().values()]
         Dispatch(self.clients, "reconnect", GOODBYE_TIMEOUT).run(goodbyes, patience=0)
 
@@ -109,10 +109,10 @@ class DeviceServer(Server):
             print(f"round {server_round} waits for {wanted} clients: {missing} missing")
             if not self.clients.wait_for(wanted, timeout):
                 found = f"{self.clients.num_available()} of {wanted} clients"
-                raise Failure(f"only {found} were there after {timeout:g} s (--wait_timeout)")
+                raise Failure(f"only {found} were connected after {timeout:g} s (--wait_timeout)")
 
     def _initial_model(self) -> NDArrays:
-        """The strategy's initial model, or else that of the client with the lowest --cid that can give one."""
+        """The strategy's initial model, or else that of the client with the lowest --cid that can send one."""
         parameters = self.strategy.initialize_parameters(self.clients)
         if parameters is not None:
             return decode(parameters)
@@ -122,7 +122,7 @@ class DeviceServer(Server):
             models, _ = _sort_out("initial model", answers, lambda result: decode(result.parameters))
             if models:
                 return models[0][1]
-        raise Failure("no client gave an initial model")
+        raise Failure("no client sent an initial model")
 
     def _train(self, server_round: int) -> tuple[int, int]:
         """Have clients train and keep the new global model; return the numbers of results and failures."""
@@ -151,7 +151,7 @@ class DeviceServer(Server):
         return len(results), len(failures)
 
     def _evaluate(self, server_round: int, num_fitted: int, fit_failures: int) -> None:
-        """Have the global model tested, here if the strategy can and by clients, which ends the round."""
+        """Test the global model, here if the strategy can do that and on clients; this ends the round."""
         parameters = self.outbound.whole
         central = self.strategy.evaluate(server_round, parameters)
         if central is not None:
@@ -176,7 +176,7 @@ class DeviceServer(Server):
 
 
 def _sort_out(task: str, answers: list[Answer], accept: Callable[[Any], Any]) -> tuple[Results, Failures]:
-    """Split the clients' answers into Flower's results, as they are accepted, and failures; print why these fail."""
+    """Split the clients' answers into Flower's results, if accepted, and failures; print why they fail."""
     results: Results = []
     failures: Failures = []
     for answer in answers:

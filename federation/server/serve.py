@@ -30,14 +30,14 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 DRAWING_TIMEOUT = 3  # seconds
-SILENCE = 65  # seconds without a client, then it is lost
+SILENCE = 65  # seconds until a silent client is lost
 
 
 def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
-    """Run the rounds that are missing of `settings.run.num_rounds`, then end the process.
+    """Run the remaining rounds of `settings.run.num_rounds`, then end the process.
 
-    The exit code is 0 if all rounds were committed, that is if after each one a new global model was on disk, and 1
-    if not.
+    The exit code is 0 if all rounds were committed, which means that a new global model was on disk after each one,
+    and 1 if not.
     """
     run = settings.run
     server = DeviceServer(strategy, run, settings.token, classes=settings.classes)
@@ -58,7 +58,7 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
             )
     except KeyboardInterrupt:
         print("server.py: stopped", file=sys.stderr)
-    except (Failure, OSError, SystemExit) as error:  # the last: Flower's, for what it cannot start with
+    except (Failure, OSError, SystemExit) as error:  # SystemExit: Flower cannot start
         print(f"server.py: {error}", file=sys.stderr)
     except Exception:
         traceback.print_exc()
@@ -66,7 +66,7 @@ def serve(strategy: Strategy, settings: ServerSettings) -> NoReturn:
 
 
 def _announcement(server: DeviceServer, settings: ServerSettings) -> ContextManager[None]:
-    """Context in which the server is announced on the network, if it is to be and can be."""
+    """Context in which the server is announced on the network, unless that is switched off or impossible."""
     address, run = settings.server_address, settings.run
     if not settings.announce or address.is_loopback:
         return contextlib.nullcontext()
@@ -89,23 +89,23 @@ def _announcement(server: DeviceServer, settings: ServerSettings) -> ContextMana
 
 
 def _allow_many_connections() -> None:
-    """Raise the limit of open files, usually 1024, as far as it goes: each client is one."""
+    """Raise the limit of open files, usually 1024, as far as it goes: each client needs one."""
     if resource is not None:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _leave(server: DeviceServer) -> NoReturn:
-    """Tell how far the run has come and end the process at once: Python would wait for threads that wait for clients.
+    """Print how far the run got and end the process at once: Python would wait for threads that wait for clients.
 
-    Clients that have not heard of the end lose the connection and wait for the next server.
+    Clients that have not received the goodbye lose the connection and wait for the next server.
     """
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
+        signal.signal(number, signal.SIG_IGN)  # one is enough
     committed, num_rounds = server.checkpoint.committed, server.settings.num_rounds
     server.report.save()
-    # The first drawing on a new machine takes long. Who has stopped the server does not want to wait for it.
+    # The first drawing on a new machine takes long. A user who stops the server does not want to wait for it.
     server.report.draw(None if committed >= num_rounds else DRAWING_TIMEOUT)
-    with contextlib.suppress(OSError):  # who reads the output is gone
+    with contextlib.suppress(OSError):  # the reader of the output is gone
         print(f"{committed} of {num_rounds} rounds done, results in {server.report.folder}")
     os._exit(0 if committed >= num_rounds else 1)

@@ -35,7 +35,7 @@ class DeviceFedAvg(FedAvg):
             for running_sum, array in zip(sums, arrays):
                 running_sum += np.multiply(array, result.num_examples, dtype=np.float64)
         averages = [running_sum / total for running_sum in sums]
-        # Averages of whole numbers are rounded: cut off, they would get smaller and smaller.
+        # Averages of whole numbers are rounded: truncated, they would get smaller and smaller.
         rounded = [mean if dtype.kind == "f" else np.rint(mean) for mean, dtype in zip(averages, types)]
         return ndarrays_to_parameters([mean.astype(dtype) for mean, dtype in zip(rounded, types)]), {}
 

@@ -1,1 +1,1 @@
-"""On a board with a camera: photos are taken, and the newest classifier says what the camera sees."""
+"""For a board with a camera: take photos, and recognise with the newest classifier what the camera sees."""

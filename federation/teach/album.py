@@ -1,4 +1,4 @@
-"""The photos that were taken on this board, and the classifier that its client keeps beside them."""
+"""The photos taken on this board, and the classifier that its client keeps beside them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNT_EVERY = 5  # seconds between two looks at all files
 
 
 class Album:
-    """Photos in a folder for each class. Files are written whole; a folder that is gone is made again."""
+    """Photos in a folder for each class. Files are written whole; a missing folder is made again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Album:
         self._known: tuple[tuple[int, int], Classifier | None] | None = None  # by the file's time and size
 
     def classifier(self) -> Classifier | None:
-        """The newest classifier; None as long as no client has joined a server."""
+        """The newest classifier; None until a client has joined a server."""
         try:
             status = (self.folder / CLASSIFIER).stat()
         except OSError:
@@ -49,7 +49,7 @@ class Album:
         return known.classes if known else list(self._folders())
 
     def counts(self) -> dict[str, int]:
-        """How many photos each class has on this board; what others add or remove shows within seconds."""
+        """The number of photos of each class on this board; changes by others show within seconds."""
         with self._lock:
             if time.monotonic() >= self._count_at:
                 folders = self._folders()
@@ -58,7 +58,7 @@ class Album:
             return {name: self._counts[name] for name in self.classes()}
 
     def add_class(self, name: str) -> None:
-        """Make a class; raises ValueError if it cannot have that name, or if the laptop names the classes."""
+        """Make a class; raises ValueError if it cannot have that name, or if the server names the classes."""
         if self.classifier():
             raise ValueError("the laptop names the classes (--classes)")
         (self.folder / checked_name(name)).mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ class Album:
         if name not in self.classes():
             raise ValueError(f"there is no class {name!r}")
         if shutil.disk_usage(self.folder).free < FREE_MB * 1e6:
-            raise OSError("there is no room left on the card")
+            raise OSError("there is no space left on the card")
         folder = self._folders().get(name, self.folder / name)
         path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}-{next(self._numbers)}.jpg"
         with replaced(path) as file:
@@ -80,7 +80,7 @@ class Album:
 
     @property
     def can_undo(self) -> bool:
-        """Whether a photo was taken since the start that is not undone."""
+        """Whether there is a photo, taken since the start, to undo."""
         return bool(self._taken)
 
     def undo(self) -> None:

@@ -1,4 +1,4 @@
-"""Cameras: the Raspberry Pi's own, those on USB, and a folder of pictures for trying out. One thread reads."""
+"""Cameras: the Raspberry Pi's own, USB cameras, and a folder of pictures to try it out. One thread reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Frame(NamedTuple):
 
 
 class Camera:
-    """Reads a camera in a thread of its own, again and again if it fails; `trouble` says why there are no frames.
+    """Reads a camera in a separate thread, and tries again if it fails; `trouble` says why there are no frames.
 
     `open_frames` opens the camera and yields its frames; it raises Failure or OSError with the reason if it cannot.
     """
@@ -59,7 +59,7 @@ class Camera:
                     with self._changed:
                         self._frame, self.trouble = frame, ""
                         self._changed.notify_all()
-                trouble = "the camera gives no more pictures: is it unplugged?"
+                trouble = "the camera sends no more pictures: is it unplugged?"
             except (Failure, OSError) as error:
                 trouble = str(getattr(error, "strerror", None) or error)
             with self._changed:
@@ -90,13 +90,13 @@ def find_camera(name: str | None) -> Camera:
     try:
         import cv2  # noqa: F401
     except ImportError:
-        raise Failure("a camera on USB needs OpenCV: pip install -r requirements_teach.txt", exit_code=2) from None
+        raise Failure("a USB camera needs OpenCV: pip install -r requirements_teach.txt", exit_code=2) from None
     wanted = name or "0"
     return Camera(lambda: usb_frames(int(wanted) if wanted.isdigit() else wanted))
 
 
 def folder_frames(folder: Path) -> Iterator[np.ndarray]:
-    """Yield the pictures in a folder in turn, again and again, as long as there are any."""
+    """Yield the pictures in a folder in turn, over and over, until there are none."""
     while True:
         files = list(photo_files(folder))
         if not files:
@@ -104,23 +104,23 @@ def folder_frames(folder: Path) -> Iterator[np.ndarray]:
         for path in files:
             try:
                 yield decode_image(path, (HEIGHT, WIDTH, 3), fit=True)
-            except (OSError, ValueError, SyntaxError):  # no picture, or it has gone
+            except (OSError, ValueError, SyntaxError):  # not a picture, or it is gone
                 continue
             time.sleep(1 / FOLDER_FPS)
 
 
 def has_pi_camera() -> bool:
-    """Whether there is a camera that picamera2, of Raspberry Pi OS, knows."""
+    """Whether picamera2, a part of Raspberry Pi OS, knows a camera."""
     try:
         from picamera2 import Picamera2
 
         return bool(Picamera2.global_camera_info())
-    except Exception:  # it is missing, or whatever libcamera stumbles over
+    except Exception:  # it is missing, or whatever libcamera raises
         return False
 
 
 def pi_frames() -> Iterator[np.ndarray]:
-    """Yield the frames of the Raspberry Pi's camera; not tried, as no board was at hand."""
+    """Yield the frames of the Raspberry Pi's camera; not tested on a real board."""
     from picamera2 import Picamera2
 
     try:
@@ -128,7 +128,7 @@ def pi_frames() -> Iterator[np.ndarray]:
         camera.configure(camera.create_video_configuration({"format": "BGR888", "size": (WIDTH, HEIGHT)}))
         camera.start()
     except Exception as error:
-        raise Failure(f"the camera cannot be used, perhaps because another program does: {error}") from error
+        raise Failure(f"cannot use the camera, perhaps because another program uses it: {error}") from error
     try:
         while True:
             yield camera.capture_array()  # picamera2 calls red, green, blue in this order BGR888
@@ -137,7 +137,7 @@ def pi_frames() -> Iterator[np.ndarray]:
 
 
 def usb_frames(name: int | str) -> Iterator[np.ndarray]:
-    """Yield the frames of a camera on USB, until it gives no more."""
+    """Yield the frames of a USB camera, until it sends no more."""
     import cv2
 
     capture = cv2.VideoCapture(name)

@@ -22,13 +22,13 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 PAGE = Path(__file__).parents[2] / "teach"
-MOST_LIVE = 8  # pages that are shown the live picture at a time
-MOST_REQUESTS = 50  # at a time; more are asked to come back
+MOST_LIVE = 8  # pages that show the live picture at the same time
+MOST_REQUESTS = 50  # at the same time; more are refused with 503
 SECRET = ".secret"  # in the folder of photos, so that an open page still works after a restart
 
 
 def read_secret(folder: Path) -> str:
-    """The secret in the folder of photos, made if there is none; raises OSError if it cannot be."""
+    """The secret in the folder of photos, made if there is none; raises OSError if that fails."""
     file = folder / SECRET
     if not file.exists():
         with replaced(file) as new:
@@ -38,7 +38,7 @@ def read_secret(folder: Path) -> str:
 
 
 class OnlyWithSecret:
-    """Lets requests through that have the secret in their address, or in the cookie that the page's answer sets."""
+    """Lets requests through only with the secret in their address, or in the cookie that the page sets."""
 
     def __init__(self, app: Any, secret: str) -> None:
         self.app, self.secret = app, secret
@@ -49,7 +49,7 @@ class OnlyWithSecret:
             request = Request(scope)
             shown = request.query_params.get("secret") or request.cookies.get(cookie(request)) or ""
             if not hmac.compare_digest(shown.encode(), self.secret.encode()):
-                await PlainTextResponse("Open the whole address that teach.py has printed.", 403)(scope, receive, send)
+                await PlainTextResponse("Open the whole address that teach.py printed.", 403)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -98,7 +98,7 @@ def make_app(album: Album, camera: Camera, state: Callable[[], dict[str, Any]], 
     def take(request: Request) -> Response:
         frame = camera.newest()
         if frame is None:
-            return PlainTextResponse(camera.trouble or "the camera gives no picture", 503)
+            return PlainTextResponse(camera.trouble or "the camera sends no picture", 503)
         album.take(request.query_params.get("class", ""), frame.jpeg)
         return tell(request)
 
@@ -129,7 +129,7 @@ def make_app(album: Album, camera: Camera, state: Callable[[], dict[str, Any]], 
 
 
 def cookie(request: Request) -> str:
-    """The name of the cookie with the secret; browsers give those of an address to all of its ports."""
+    """The name of the cookie with the secret; browsers share cookies between all ports of an address."""
     return f"secret-{request.url.port or 80}"
 
 
@@ -139,11 +139,11 @@ def finite(number: float) -> float | None:
 
 
 def serve_page(app: Starlette, secret: str, host: str, port: int) -> None:
-    """Offer the page until the process is ended; raises Failure if the port is taken."""
+    """Serve the page until the process ends; raises Failure if the port is taken."""
     try:
         listening = socket.create_server((host, port))
     except OSError as error:
-        raise Failure(f"cannot listen on {host}:{port}: {error.strerror or error} (--port)") from error
+        raise Failure(f"cannot listen on {host}:{port}: {error.strerror or error} (choose another --port)") from error
     addresses = reachable_addresses(Address(host, listening.getsockname()[1]))
     print("open " + " or ".join(f"http://{address}/?secret={secret}" for address in addresses))
     print("not encrypted: others on the network can see the pictures and the secret")

@@ -1,4 +1,4 @@
-"""Addresses: HOST:PORT in command lines, and those under which others reach this machine."""
+"""Addresses: HOST:PORT in command lines, and those at which others reach this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import socket
 from typing import NamedTuple
 
-# A name, an IPv4 address, or an IPv6 address in brackets; then a port. Whether the name exists, the resolver knows.
+# A name, an IPv4 address, or an IPv6 address in brackets; then a port. The resolver finds out whether the name exists.
 ADDRESS = re.compile(r"([\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[\w.%-]*:[\w.:%-]*\]):([0-9]{1,5})", re.ASCII)
 MOST_SHOWN = 5  # addresses; more would be no help
 
@@ -58,7 +58,7 @@ def listen_address(text: str) -> Address:
     """Convert to an address to listen on, such as `0.0.0.0:8080`: every address of this machine, port 8080."""
     parsed = _parse(text)
     try:
-        # gRPC itself would share the port with the program that has it, and some clients would end up there.
+        # gRPC itself would share the port with a program that uses it already: some clients would end up there.
         family, kind, protocol, _, address = socket.getaddrinfo(*parsed, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             if os.name == "posix":  # connections of an earlier server that are still closing do not matter
@@ -70,7 +70,7 @@ def listen_address(text: str) -> Address:
 
 
 def reachable_addresses(listening: Address) -> list[Address]:
-    """Addresses under which clients reach a server that listens on `listening`, the likeliest first."""
+    """Addresses at which clients reach a server that listens on `listening`, the likeliest first."""
     if not listening.is_unspecified:
         return [listening]
     import psutil  # only the server needs it

@@ -1,7 +1,7 @@
 """Find the server without its address: it announces itself on the local network (multicast DNS, RFC 6762 and 6763).
 
-An announcement is only an address: whoever is on the network can send one. So the server signs its announcements if
-there is a token, and clients with a token believe no others; with TLS, the server's certificate decides.
+Anybody on the network can send an announcement. So a server with a token signs its announcements, and clients with a
+token trust no others. With TLS, the server's certificate decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SERVICE = "_flower-federation._tcp.local."
 CHECK_EVERY = 2  # seconds; a laptop can move to another network while the server runs
-GATHER = 1.0  # seconds from the first announcement in which others are heard, too
+GATHER = 1.0  # seconds after the first announcement to wait for others
 REPLY_TIMEOUT = 3000  # milliseconds
 LONGEST_NAME = 60  # characters of a run's name: an entry of an announcement has at most 255 bytes
 
@@ -36,7 +36,7 @@ class Announcement(NamedTuple):
 
     run: str  # the name of the run
     addresses: tuple[Address, ...]  # the likeliest first
-    dataset: str  # of its clients; empty as long as nobody knows
+    dataset: str  # of its clients; empty: not known yet
     encrypted: bool
     signature: str = ""  # see `signed`; empty: without a token
 
@@ -44,7 +44,7 @@ class Announcement(NamedTuple):
         return f"server {self.run!r} at {' or '.join(map(str, self.addresses))}"
 
     def signed(self, token: bytes | None) -> Announcement:
-        """The same with its HMAC-SHA256 under `token`, which covers the addresses: it is no use with others."""
+        """The same with its HMAC-SHA256 under `token`, which covers the addresses: it is invalid with others."""
         if token is None:
             return self._replace(signature="")
         message = "announcement " + json.dumps(self[:-1])
@@ -57,7 +57,7 @@ class Announcement(NamedTuple):
         if encrypted and not self.encrypted:
             return "it does not encrypt: start it with --certificates"
         if token is None and self.signature:
-            return "it wants a token: add --token_file"
+            return "it requires a token: add --token_file"
         if not hmac.compare_digest(self.signed(token).signature.encode(), self.signature.encode()):
             return "it does not have this client's token (--token_file)"
         if self.dataset not in ("", dataset):
@@ -82,7 +82,7 @@ class Announcement(NamedTuple):
 
 @contextlib.contextmanager
 def announced(describe: Callable[[], Announcement]) -> Iterator[None]:
-    """Announce what `describe` returns, also when that changes, as long as the context lasts."""
+    """Announce what `describe` returns, and its changes, until the context ends."""
     is_over = threading.Event()
     announcer = threading.Thread(target=_announce, args=(describe, is_over), daemon=True, name="announcer")
     announcer.start()
@@ -102,7 +102,7 @@ def _announce(describe: Callable[[], Announcement], is_over: threading.Event) ->
         hosts = [address.host for address in said.addresses]
         if hosts:
             info = ServiceInfo(SERVICE, name, said.addresses[0].port, properties=said.write(), parsed_addresses=hosts)
-            with contextlib.suppress(OSError, Error), _network() as network:  # the next one may work
+            with contextlib.suppress(OSError, Error), _network() as network:  # the next attempt may work
                 network.register_service(info, strict=False)  # not strict: the RFC's names have up to 15 characters
                 while describe() == said and not is_over.wait(CHECK_EVERY):
                     pass
@@ -110,7 +110,7 @@ def _announce(describe: Callable[[], Announcement], is_over: threading.Event) ->
 
 
 def hear(seconds: float) -> list[Announcement]:
-    """The announcements that can be heard: returns soon after the first one, after `seconds` if there is none."""
+    """Listen for announcements and return them, soon after the first one, or after `seconds` if there is none."""
     from zeroconf import Error, ServiceBrowser
 
     names: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -2,7 +2,7 @@
 
 The server asks every newcomer for its properties before it sends any weights. The question holds a nonce, a random
 number used once; the answer holds the client's identity and, if there is a token, HMAC-SHA256(token, nonce and
-identity). So the token never travels, and an answer that somebody recorded is worth nothing for the next question.
+identity). So the token itself is never sent, and a recorded answer is useless for the next question.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MAX_TEXT = 300  # characters; what strangers send ends up on a terminal and in f
 
 
 class Refused(Exception):
-    """The server does not want this client, or the client this server; the message says why.
+    """The server refused this client, or the client refused this server; the message says why.
 
-    `again`: it may go better later.
+    `again`: it may work later.
     """
 
     def __init__(self, reason: str, again: bool = False) -> None:
@@ -43,11 +43,11 @@ class Refused(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What a client tells about itself. All of a federation agree on data set, partitioning, classes and model."""
+    """What a client reports about itself. A federation shares its data set, partitioning, classes and model."""
 
     cid: int  # the flag --cid; not Flower's `ClientProxy.cid`, which is the number of a connection
     device: str
-    instance: str  # random; tells a client that has lost its connection from another one with its cid
+    instance: str  # random; distinguishes a client that reconnects from another one with its cid
     script: str
     dataset: str
     num_clients: int
@@ -55,7 +55,7 @@ class Identity:
     alpha: str  # the flag --alpha; empty: the data set is partitioned evenly
     classes: str  # see `class_list`; empty: the data set's own
     versions: str  # of Python and the packages; not compared
-    keeps_model: bool  # it can be sent the digest of a model that it has; not compared
+    keeps_model: bool  # a digest is enough to send it a model that it has; not compared
 
     @classmethod
     def read(cls, properties: Mapping[str, Scalar]) -> Identity | None:
@@ -71,7 +71,7 @@ class Identity:
 
 
 def connection_of(client: ClientProxy) -> str:
-    """The name of a client's connection, which Flower makes up and calls `cid`: it is not the flag --cid."""
+    """The name of a client's connection, which Flower invents and calls `cid`: it is not the flag --cid."""
     return client.cid
 
 
@@ -87,26 +87,26 @@ def name_of(client: ClientProxy) -> str:
 
 
 def key_of(client: ClientProxy) -> Key:
-    """What tells clients apart over their connections and sorts them: by --cid, plain Flower clients last."""
+    """A key that stays the same over a client's connections and sorts clients: by --cid, plain Flower clients last."""
     identity = identity_of(client)
     return (True, 0, connection_of(client)) if identity is None else (False, identity.cid, "")
 
 
 def fingerprint(model: Sequence[np.ndarray]) -> str:
-    """Describe the arrays of a model so that other shapes give another text: `10 arrays, 44426 numbers, 9f2c81aa`."""
+    """Describe the arrays of a model so that other shapes give other texts: `10 arrays, 44426 numbers, 9f2c81aa`."""
     shapes = repr([(tuple(array.shape), str(array.dtype)) for array in model])
     return f"{len(model)} arrays, {sum(array.size for array in model)} numbers, {zlib.crc32(shapes.encode()):08x}"
 
 
 def class_list(names: Sequence[str]) -> str:
-    """Names of classes as JSON, so that other names give another text; empty if there are none."""
+    """Names of classes as JSON, so that different names give different texts; empty if there are none."""
     text = json.dumps(list(names), ensure_ascii=False) if names else ""
     digest = f"... {zlib.crc32(text.encode()):08x}" if len(text) > MAX_TEXT else ""  # in place of the last ones
     return printable(text[: MAX_TEXT - len(digest)] + digest)
 
 
 def printable(text: str) -> str:
-    """A text from the network without what could play tricks on a terminal, on one line, not too long."""
+    """A text from the network made safe to print: without control characters, on one line, not too long."""
     return "".join(c if c.isprintable() else " " for c in text)[:MAX_TEXT]
 
 
@@ -118,13 +118,13 @@ def as_number(value: object) -> float | None:
 
 
 def question(classes: Sequence[str] = ()) -> dict[str, Scalar]:
-    """What the server asks a newcomer, and tells it: the names of the classes, if it knows them."""
+    """The server's question to a newcomer, with the names of the classes if it knows them."""
     told: dict[str, Scalar] = {"classes": json.dumps(list(classes))} if classes else {}
     return {"nonce": secrets.token_hex(16), **told}
 
 
 def told_classes(config: Mapping[str, Scalar]) -> list[str]:
-    """The names of the classes in a `question()`; none if it has none. Raises ValueError if they cannot be such."""
+    """The names of the classes in a `question()`; none if it has none. Raises ValueError if they are invalid."""
     return checked_names(json.loads(str(config["classes"]))) if "classes" in config else []
 
 
@@ -139,7 +139,7 @@ def answer(config: Mapping[str, Scalar], identity: Identity, token: bytes | None
 
 
 def proof(token: bytes, nonce: object, identity: Identity) -> str:
-    """What only a client with the token can answer to a question with `nonce`, in hexadecimal."""
+    """The proof, in hexadecimal, that only a client with the token can give to a question with `nonce`."""
     message = json.dumps([nonce, *dataclasses.astuple(identity)])
     return hmac.new(token, message.encode(), hashlib.sha256).hexdigest()
 
@@ -152,13 +152,13 @@ def check(
         return
     shown = answered.get("proof")
     if identity is None or not isinstance(shown, str):
-        raise Refused("it has no token, and this server wants one (--token_file)")
+        raise Refused("it has no token, but this server requires one (--token_file)")
     if not hmac.compare_digest(shown.encode(), proof(token, asked["nonce"], identity).encode()):
         raise Refused("it has another token than this server (--token_file)")
 
 
 def send_away(client: ClientProxy, identity: Identity | None, refused: Refused, timeout: float) -> None:
-    """Tell a newcomer that the server refuses it, and why; a plain Flower client hears only that it is over."""
+    """Tell a newcomer that the server refuses it, and why; a plain Flower client only learns that the run is over."""
     refusal: dict[str, Scalar] = {"refused": f"refused by the server: {refused}", "again": refused.again}
     with contextlib.suppress(Exception):  # the connection ends, as it should
         if identity is None:
@@ -168,7 +168,7 @@ def send_away(client: ClientProxy, identity: Identity | None, refused: Refused, 
 
 
 def mismatch(newcomer: Identity, member: Identity) -> str | None:
-    """Why a client cannot take part in a federation with that member, and what to do; None if it can."""
+    """The reason why a client cannot join a federation with that member, and what to do; None if it can."""
     if newcomer.script != member.script and newcomer.model != member.model:
         found, wanted = (f"{who.script} ({who.model})" for who in (newcomer, member))
         return f"it trains the model of {found}, this federation that of {wanted}: start {member.script}"
@@ -184,7 +184,7 @@ def mismatch(newcomer: Identity, member: Identity) -> str | None:
     if newcomer.classes != member.classes:
         found, wanted = (who.classes or f"those of {who.dataset}" for who in (newcomer, member))
         is_partition = member.dataset != "photos"
-        remedy = "make its partition again, with these" if is_partition else "name them at the server (--classes)"
+        remedy = "make its partition again with these" if is_partition else "name them on the server (--classes)"
         return f"its classes are {found}, this federation's {wanted}: {remedy}"
     if newcomer.model != member.model:
         found, wanted = newcomer.model, member.model

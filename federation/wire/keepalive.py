@@ -1,10 +1,10 @@
 """Notice a lost network, which neither Flower nor gRPC's defaults do in reasonable time.
 
-When a device's Wi-Fi goes, nobody tells the other side: an idle client would wait for ever, and Flower's server, which
-pings its clients every 210 s, would notice after minutes. A client cannot ping more often than every five minutes: the
-server would drop it ("Too many pings"), and Flower has no setting for either. TCP can ask whether the other side is
-still there, but gRPC has no setting for that. So this finds the connections among the files that this process has open,
-and sets it there.
+When a device loses its Wi-Fi, the other side is not notified: an idle client would wait for ever, and Flower's server,
+which pings its clients every 210 s, would notice after minutes. A client cannot ping more often than every five
+minutes: the server would drop it ("Too many pings"), and Flower has no setting for either. TCP can probe whether the
+other side is still there, but gRPC has no setting for that. So this module finds the connections among the open files
+of this process, and sets it there.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 SWEEP_PAUSE = 5  # seconds
 OPEN_FILES = Path("/dev/fd")  # on Linux and macOS
 
-SILENCE = 20  # seconds, then the other side is asked
-ASK_EVERY = 4  # seconds
+SILENCE = 20  # seconds until the other side is probed
+ASK_EVERY = 4  # seconds between probes
 
 
 def watch_connections(give_up_after: int) -> None:
-    """Have the TCP connections of this process given up after so many seconds without the other side.
+    """End the TCP connections of this process after `give_up_after` seconds without the other side.
 
     Does nothing on Windows, where a process cannot list its sockets.
     """
@@ -36,11 +36,11 @@ def _sweep_for_ever(give_up_after: int) -> None:
         "TCP_KEEPIDLE": SILENCE,
         "TCP_KEEPALIVE": SILENCE,  # its name on macOS
         "TCP_KEEPINTVL": ASK_EVERY,
-        "TCP_KEEPCNT": (give_up_after - SILENCE) // ASK_EVERY,  # questions without an answer
+        "TCP_KEEPCNT": (give_up_after - SILENCE) // ASK_EVERY,  # probes without a reply
         "TCP_USER_TIMEOUT": 1000 * give_up_after,  # milliseconds without progress in sending; Linux only
     }
     while True:
-        with contextlib.suppress(OSError):  # so many files are open that not even their list can be
+        with contextlib.suppress(OSError):  # too many files are open even to list them
             for file in OPEN_FILES.iterdir():
                 with contextlib.suppress(OSError):  # no socket, not connected, or closed in the meantime
                     _watch(int(file.name), options)

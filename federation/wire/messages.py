@@ -1,8 +1,8 @@
 """What server and clients say to each other, as bytes that have been the same in all of Flower since 1.0.
 
 A question is a task, such as "fit", and Flower's instruction, such as a FitIns; the answer is a result, such as a
-FitRes. Beside the stream in federation/client/stream.py, the one place that uses parts of Flower that are not public:
-`flwr.proto` and `flwr.common.serde`.
+FitRes. Apart from federation/client/stream.py, only this file uses parts of Flower that are not public: `flwr.proto`
+and `flwr.common.serde`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def write_question(task: str, instruction: Instruction) -> ServerMessage:
 
 
 def read_question(message: ServerMessage) -> tuple[str, Any]:
-    """Task in a message and Flower's instruction, which the server's goodbye, "reconnect", does not have: None.
+    """Task and Flower's instruction in a message; the server's goodbye, "reconnect", has None for an instruction.
 
     Raises ValueError if Flower knows no such task.
     """
@@ -63,16 +63,16 @@ def write_answer(task: str, result: Result) -> ClientMessage:
 
 
 def read_answer(task: str, answer: bytes) -> Result:
-    """Result of a task in an answer, as bytes; raises ValueError if it is that of another task."""
+    """Result of a task in an answer, as bytes; raises ValueError if it belongs to another task."""
     message, field = ClientMessage.FromString(answer), f"{task}_res"
     if message.WhichOneof("msg") != field:
-        raise ValueError(f"its reply is not one to {task}")
+        raise ValueError(f"its reply is not a reply to {task}")
     return getattr(serde, f"{field}_from_proto")(getattr(message, field))
 
 
 def failure(task: str, reason: str, code: Code = Code.FIT_NOT_IMPLEMENTED) -> Result:
     """Result of a task that failed, as Flower has it, with the reason."""
-    # Of Flower's codes, those for what is not implemented are the ones that are not OK and that every version knows.
+    # Apart from OK, every version of Flower knows only the codes for a method that is not implemented.
     status = Status(code, reason)
     if task == "get_properties":
         return GetPropertiesRes(status, {})

@@ -3,13 +3,13 @@
 Flower's `Parameters` say in their `tensor_type` which of these they are:
 
 numpy.ndarray   the arrays, in Flower's own form, which every client understands
-digest          the SHA-256 of a model that the client was sent before
+digest          the SHA-256 of a model that the client has already
 half precision  the arrays; float16 stands for float32
-difference      what a fit has made of a model; float16 is what has to be added to the model's float32
+difference      the result of a fit; float16 is what to add to the model's float32
 
 In half precision, arrays of one dimension (biases, BatchNorm's statistics) stay float32, as do those with numbers
-beyond float16's range. What changes in a fit is small, and float16 rounds relative to that, not to the weight. The
-bytes of these two are put in another order and compressed: the exponents are much alike.
+beyond float16's range. The change in a fit is small, and float16 rounds relative to that, not to the weight. The bytes
+of the last two forms are reordered and compressed: the exponents are much alike.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HEADER = 1000  # bytes, at the most, with which NumPy describes an array
 
 
 class Lacks(Exception):
-    """The client does not have the model with the digest that it was sent."""
+    """The client does not have the model with the digest that it received."""
 
 
 class Outbound:
@@ -52,14 +52,14 @@ class Outbound:
         self.is_new = is_new
 
     def forms(self, parameters: Parameters) -> list[Parameters]:
-        """Return in which forms to send a strategy's `parameters`, the next one each time that the client lacks it."""
+        """Return the forms of a strategy's `parameters` to send one after the other, until the client has the model."""
         if parameters is not self.whole:  # a strategy may have another model for some client
             return [parameters]
         return [self.shortest] if self.is_new else [self.digest, self.shortest]
 
 
 class Inbound:
-    """The model that a client was sent last, or that it has sent."""
+    """The model that a client received or sent last."""
 
     def __init__(self) -> None:
         self.forget()
@@ -71,7 +71,7 @@ class Inbound:
         self.is_half = False
 
     def receive(self, parameters: Parameters) -> Parameters:
-        """The model that was sent, in Flower's form; raises Lacks if that is a digest of another one."""
+        """The received model in Flower's form; raises Lacks if it is the digest of a model that is not here."""
         if parameters.tensor_type == DIGEST:
             if digest(parameters) != self.digest:
                 raise Lacks
@@ -86,7 +86,7 @@ class Inbound:
         return parameters
 
     def answer(self, result: Parameters) -> Parameters:
-        """What a fit has made of the model, in the form that goes with that in which the model came."""
+        """The result of a fit, in the form that matches the one of the received model."""
         if not self.is_half or len(result.tensors) != len(self.model.tensors):
             return result
         pairs = zip(result.tensors, self.model.tensors)
@@ -114,7 +114,7 @@ def lacks_the_model(result: Any) -> bool:
 
 
 def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays:
-    """The arrays in `parameters`; of a difference, those that it makes of `model`.
+    """The arrays in `parameters`; a difference is added to `model`.
 
     Raises ValueError, with the reason, if they are not a model's.
     """
@@ -124,22 +124,22 @@ def decode(parameters: Parameters, model: Sequence[np.ndarray] = ()) -> NDArrays
             arrays = [_sum(_unpack(tensor, most), old) for tensor, old in zip(parameters.tensors, model)]
         else:
             arrays = parameters_to_ndarrays(parameters)
-    except Exception as error:  # bytes from the network: NumPy raises whatever its reading stumbles over
-        raise ValueError(f"its bytes are no arrays ({type(error).__name__})") from error
+    except Exception as error:  # bytes from the network: NumPy may raise any error
+        raise ValueError(f"its bytes are not arrays ({type(error).__name__})") from error
     for i, array in enumerate(arrays):
         if array.dtype.kind not in "fiu":
-            raise ValueError(f"array {i} holds no numbers but {array.dtype}")
+            raise ValueError(f"array {i} contains {array.dtype}, not numbers")
         if not np.isfinite(array).all():
-            raise ValueError(f"array {i} has NaN or infinity in it")
+            raise ValueError(f"array {i} contains NaN or infinity")
     if not arrays:
         raise ValueError("it has no arrays")
     return arrays
 
 
 def decode_result(parameters: Parameters, model: NDArrays) -> Parameters:
-    """What a fit has made of the global `model`: whole, as many arrays of the same shapes, in its types.
+    """The result of a fit of the global `model`: whole, with the same number of arrays, of the same shapes and types.
 
-    Raises ValueError, with the reason, if that cannot be.
+    Raises ValueError, with the reason, if it does not match the model.
     """
     if len(parameters.tensors) != len(model):
         raise ValueError(f"it has {len(parameters.tensors)} arrays, the global model {len(model)}")
@@ -155,8 +155,8 @@ def decode_result(parameters: Parameters, model: NDArrays) -> Parameters:
 def in_models_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The result of a fit or an average in the type of numbers that the global model has.
 
-    Of a model of whole numbers, what that type has no room for stays as it is, fractions above all: rounded, small
-    steps would get lost round after round. Raises ValueError if a floating-point type has no room for a number.
+    If the model has whole numbers, an array that this type cannot hold (with fractions, above all) stays unchanged:
+    rounding would lose small steps in each round. Raises ValueError if a floating-point type cannot hold a number.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         converted = array.astype(dtype, copy=False)
@@ -168,7 +168,7 @@ def in_models_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _halved(array: np.ndarray) -> np.ndarray:
-    """An array in float16 if that is how its like is sent, and if all of its numbers are in range."""
+    """An array in float16, if it is one of those sent so and all of its numbers are in range; or else unchanged."""
     if array.dtype != np.float32 or array.ndim < 2:
         return array
     with np.errstate(over="ignore"):
@@ -182,9 +182,9 @@ def _widened(array: np.ndarray) -> np.ndarray:
 
 
 def _change(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """What has to be added to the old array, in float16; if that cannot be sent so, the new array."""
+    """What to add to the old array, in float16; the new array if that is impossible."""
     if new.dtype.kind in "fiu" and new.shape == old.shape and old.dtype == np.float32:
-        with np.errstate(over="ignore", invalid="ignore"):  # of a training that went wrong
+        with np.errstate(over="ignore", invalid="ignore"):  # from a training that went wrong
             change = (new - old).astype(np.float32)
             change = change.astype(np.float16) if new.dtype == np.float16 else _halved(change)
         if change.dtype == np.float16:
@@ -201,13 +201,13 @@ def _pack(array: np.ndarray) -> bytes:
     """An array compressed: the first bytes of all its numbers, then the second ones, and so on."""
     by_number = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
     by_place = np.ascontiguousarray(by_number.T).reshape(-1).view(array.dtype).reshape(array.shape)
-    # Without a search for repetitions, which weights do not have: it takes twice as long, and more bytes.
+    # No search for repetitions, which weights do not have: it would take twice as long, and more bytes.
     compressor = zlib.compressobj(level=1, strategy=zlib.Z_HUFFMAN_ONLY)
     return compressor.compress(ndarray_to_bytes(by_place)) + compressor.flush()
 
 
 def _unpack(packed: bytes, most: int) -> np.ndarray:
-    """The array in these bytes; raises any error if the bytes are not those of one with up to `most` bytes."""
+    """The array in these bytes; raises any error if they are not an array of at most `most` bytes."""
     by_place = bytes_to_ndarray(zlib.decompressobj().decompress(packed, most))
     by_number = by_place.reshape(-1).view(np.uint8).reshape(by_place.itemsize, -1).T
     return np.ascontiguousarray(by_number).reshape(-1).view(by_place.dtype).reshape(by_place.shape)

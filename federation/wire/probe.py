@@ -1,4 +1,4 @@
-"""Look before connecting: gRPC reports all that can be wrong with a connection as UNAVAILABLE."""
+"""Look before connecting: gRPC reports everything that can be wrong with a connection as UNAVAILABLE."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ OTHER_ADDRESS = 62, 64  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MI
 
 
 def probe(address: Address, root_certificate: bytes | None, name: str | None = None) -> None:
-    """Return if a Flower server could be there; raises OSError if nobody is, Refused if somebody else is or TLS fails.
+    """Return if there may be a Flower server; raises OSError if nothing answers, Refused if TLS or the server is wrong.
 
-    Its certificate has to be for `name`, or else for the address.
-    Whoever takes the connection and hangs up is nobody: so do Docker and ssh on a port that they forward to a server
-    which is not up yet, and a server that goes down just now.
+    Its certificate must be for `name`, or else for the address.
+    A connection that is accepted and closed at once counts as no answer: Docker and ssh do that on a port that they
+    forward to a server which is not up yet, and so does a server that is shutting down.
     """
     if root_certificate is None:
         _look_without_tls(address)
@@ -35,7 +35,7 @@ def probe(address: Address, root_certificate: bytes | None, name: str | None = N
 
 
 def somebody_else(address: Address) -> Refused:
-    """Refusal of an address where something answers that is no Flower server."""
+    """Refusal of an address where something answers that is not a Flower server."""
     return Refused(
         f"there is no Flower server at {address}: something else answers, perhaps a web server or a SuperLink; "
         "use the address that server.py printed"
@@ -54,7 +54,7 @@ def _look_without_tls(address: Address) -> None:
 
 
 def _speaks_tls(address: Address) -> bool:
-    """Tell whether TLS is spoken there, with whatever certificate."""
+    """Return whether TLS is spoken there, with any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -71,7 +71,7 @@ def _answer(address: Address) -> bytes:
         try:
             connection.sendall(HTTP2_PREFACE)
             return connection.makefile("rb").read(HEAD)
-        except ConnectionError:  # a reset is one way to hang up
+        except ConnectionError:  # a reset is a way to hang up, too
             return b""
 
 
@@ -89,7 +89,7 @@ def _look_with_tls(address: Address, root_certificate: bytes, name: str) -> None
 
 
 def _certificate_error(address: Address, error: ssl.SSLCertVerificationError) -> Exception:
-    """What to raise for a certificate that does not fit --root_certificate, or not yet."""
+    """Return the exception for a certificate that does not match --root_certificate, or is not valid yet."""
     if error.verify_code == CERTIFICATE_NOT_YET_VALID:  # a Raspberry Pi does not know the time when it starts
         return OSError(f"its certificate is not valid yet; the clock here says {time.strftime('%Y-%m-%d')}")
     if error.verify_code in OTHER_ADDRESS:

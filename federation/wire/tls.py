@@ -8,7 +8,7 @@ from pathlib import Path
 from federation.wire.addresses import Address
 
 # A name in all certificates of make_certificates.sh. A client without an address checks this one: any server with a
-# certificate signed by ca.crt is the right one, whatever its address is by now.
+# certificate signed by ca.crt is the right one, whatever its address is now.
 FOUND = "localhost"
 
 

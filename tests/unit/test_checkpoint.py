@@ -65,7 +65,7 @@ def test_damaged_at_any_place(tmp_path):
     at = whole.index(MODEL[0].tobytes())
     for content in (*(whole[:length] for length in range(0, len(whole), 40)), whole[:at] + b"\x01" + whole[at + 1 :]):
         (tmp_path / NAME).write_bytes(content)
-        with pytest.raises(ValueError, match=f"its {NAME} is no checkpoint of a run, or damaged"):
+        with pytest.raises(ValueError, match=f"its {NAME} is not a checkpoint of a run, or is damaged"):
             load(tmp_path)
 
 
@@ -78,7 +78,7 @@ def test_another_archive_is_no_checkpoint(tmp_path, model, comment):
     np.savez(tmp_path / NAME, *model)
     with zipfile.ZipFile(tmp_path / NAME, "a") as archive:
         archive.comment = comment.encode()
-    with pytest.raises(ValueError, match="is no checkpoint of a run"):
+    with pytest.raises(ValueError, match="is not a checkpoint of a run"):
         load(tmp_path)
 
 

@@ -23,15 +23,15 @@ def pickled(array: np.ndarray) -> bytes:
 
 
 NO_MODELS = {  # tensors or arrays, and the reason
-    "nothing": ([b""], "its bytes are no arrays ("),
-    "garbage": ([b"\x93NUMPY garbage"], "its bytes are no arrays ("),
-    "a pickle": ([pickled(np.array([{}, None]))], "its bytes are no arrays ("),
+    "nothing": ([b""], "its bytes are not arrays ("),
+    "garbage": ([b"\x93NUMPY garbage"], "its bytes are not arrays ("),
+    "a pickle": ([pickled(np.array([{}, None]))], "its bytes are not arrays ("),
     "no arrays": ([], "it has no arrays"),
-    "text": ([MODEL[0], np.array(["a", "b"])], "array 1 holds no numbers but <U1"),
-    "complex": ([MODEL[0] * 1j, MODEL[1]], "array 0 holds no numbers but complex64"),
-    "bool": ([MODEL[0] > 3, MODEL[1]], "array 0 holds no numbers but bool"),
-    "nan": ([MODEL[0], np.array([0, math.nan])], "array 1 has NaN or infinity in it"),
-    "-inf": ([MODEL[0], np.array([0, -math.inf])], "array 1 has NaN or infinity in it"),
+    "text": ([MODEL[0], np.array(["a", "b"])], "array 1 contains <U1, not numbers"),
+    "complex": ([MODEL[0] * 1j, MODEL[1]], "array 0 contains complex64, not numbers"),
+    "bool": ([MODEL[0] > 3, MODEL[1]], "array 0 contains bool, not numbers"),
+    "nan": ([MODEL[0], np.array([0, math.nan])], "array 1 contains NaN or infinity"),
+    "-inf": ([MODEL[0], np.array([0, -math.inf])], "array 1 contains NaN or infinity"),
 }
 MISFITS = {
     "fewer arrays": (MODEL[:1], "it has 1 arrays, the global model 2"),
@@ -139,10 +139,10 @@ def test_moments_of_images_are_taken(number, n, num_classes):
 SPOILT = {
     "no mean": (lambda a, b: (a * 2, b * 2), "the mean of 1 is 2 there"),
     "nothing": (lambda a, b: (a * 0, b * 0), "the mean of 1 is 0 there"),
-    "other classes": (lambda a, b: (a, b[::-1]), "each image has one class, and they say otherwise"),
-    "fewer than none": (lambda a, b: (a, b + [[3, -3, 0]]), "each image has one class, and they say otherwise"),
-    "negative": (lambda a, b: (a - 30 * (np.arange(len(a)) == 0), b), "their matrix is not positive"),
-    "stretched": (lambda a, b: (a + 90 * (np.arange(len(a)) == 1), b), "their matrix is not positive"),
+    "other classes": (lambda a, b: (a, b[::-1]), "each image has one class, but they say otherwise"),
+    "fewer than none": (lambda a, b: (a, b + [[3, -3, 0]]), "each image has one class, but they say otherwise"),
+    "negative": (lambda a, b: (a - 30 * (np.arange(len(a)) == 0), b), "their matrix is not positive definite"),
+    "stretched": (lambda a, b: (a + 90 * (np.arange(len(a)) == 1), b), "their matrix is not positive definite"),
 }
 
 
@@ -150,7 +150,7 @@ SPOILT = {
 def test_what_cannot_be_the_moments_of_any_images(kind):
     spoil, expected = SPOILT[kind]
     spoilt = [array.astype("f2") for array in spoil(*moments(dtype="f8"))]
-    assert reason(accept_fit, fit_result(spoilt), moments()) == f"its moments are none: {expected}"
+    assert reason(accept_fit, fit_result(spoilt), moments()) == f"its moments are invalid: {expected}"
 
 
 def test_which_models_are_moments():

@@ -102,7 +102,7 @@ def test_a_client_with_photos(tmp_path, opened, capsys):
     settings = ClientSettings(Partitioning("photos", tmp_path, 0), cid=3)
     one = client.make_client(settings)
     assert one.choose_classes(["red", "blue", "nothing"]) == ["red", "blue", "nothing"]
-    with pytest.raises(Failure, match="there is no image to learn from here yet"):
+    with pytest.raises(Failure, match="there are no images to learn from here yet"):
         one.fit([], {})
     for i in range(20):
         take(tmp_path / f"red/{i}.png", (255 - i, 0, 0))
@@ -111,7 +111,7 @@ def test_a_client_with_photos(tmp_path, opened, capsys):
     parameters, number, _ = one.fit([], {})
     loss, tested, metrics = one.evaluate(parameters, {})
     assert number + tested == 40 and metrics["accuracy"] == 1
-    assert capsys.readouterr().out.count("none.png is left out") == 1
+    assert capsys.readouterr().out.count("none.png is skipped") == 1
     take(tmp_path / "blue/new.png", BLUE, size=(9, 9))
     take(tmp_path / "other/new.png", WHITE)
     one.fit(parameters, {})
@@ -130,7 +130,7 @@ def test_a_backbone_that_cannot_be_used(kind, tmp_path, monkeypatch):
         monkeypatch.setattr(client, "BACKBONE_FEATURES", 512)
         path.write_bytes(client.BACKBONE.read_bytes())
     monkeypatch.setattr(client, "BACKBONE", path)
-    reasons = {"missing": "No such file or directory", "another network": "and not 512 features"}
+    reasons = {"missing": "No such file or directory", "another network": ", not 512 features"}
     with pytest.raises(Failure, match=f"Cannot use {path}: .*{reasons.get(kind, '')}") as error:
         client.build_model("mnist")
     assert error.value.exit_code == 2 and "\n" not in str(error.value)

@@ -130,8 +130,8 @@ def test_a_node_that_does_not_say_what_it_has(ask, made, capsys, missing):
     del node[missing]
     status = ask("get_properties", HANDSHAKE, **node).status
     name = missing.replace("_", "-")
-    assert status.code != OK.code and status.message == f"it has no '{name}' in its --node-config"
-    assert f"cannot answer: it has no '{name}' in its --node-config\n" in capsys.readouterr().err
+    assert status.code != OK.code and status.message == f"its --node-config has no '{name}'"
+    assert f"cannot answer: its --node-config has no '{name}'\n" in capsys.readouterr().err
 
 
 def test_data_that_another_process_could_not_make(ask, made, data_dir, capfd):
@@ -139,7 +139,7 @@ def test_data_that_another_process_could_not_make(ask, made, data_dir, capfd):
     (data_dir / "mnist/train-00000-of-00002.parquet").touch()
     status = ask("fit", FIT, partition_id=3, num_partitions=4).status
     assert status.message == "Cannot prepare the data: the reason is above, or in the SuperNode's log"
-    assert f"{data_dir}/mnist has train-00000-of-00002.parquet, which is not one whole" in capfd.readouterr().err
+    assert f"{data_dir}/mnist has train-00000-of-00002.parquet, which is not one complete" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no room"), KeyError("weights")])

@@ -132,9 +132,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     [
         ("", 2, "the following arguments are required: FOLDER"),
         ("run nowhere", 2, "cannot use nowhere: it has no rounds.csv"),
-        ("damaged", 2, "cannot use damaged: rounds.csv is damaged, or no table of a run"),
+        ("damaged", 2, "cannot use damaged: rounds.csv is damaged, or not a table of a run"),
         ("odd", 2, "odd/rounds.csv: Is a directory"),
-        ("new --accuracy 0.9", 2, "no accuracy is known yet of any of these runs"),
+        ("new --accuracy 0.9", 2, "none of these runs has an accuracy yet"),
         ("run --accuracy 90", 2, "argument --accuracy: must be a number above 0, at most 1, not '90'"),
         ("run --picture odd", 1, "compare.py: cannot draw odd: "),
         ("run --picture mine.txt", 1, "compare.py: cannot draw mine.txt: Format 'txt' is not supported"),

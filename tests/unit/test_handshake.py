@@ -64,7 +64,7 @@ def test_no_token():
     asked = question()
     answered = answer(asked, SOMEBODY, None)
     for shown in ({}, {"proof": 1}, {"proof": b"bytes"}):
-        with pytest.raises(Refused, match="it has no token, and this server wants one"):
+        with pytest.raises(Refused, match="it has no token, but this server requires one"):
             check(TOKEN, asked, {**answered, **shown}, SOMEBODY)
     with pytest.raises(Refused, match="it has no token"):
         check(TOKEN, asked, {"proof": proof(TOKEN, asked["nonce"], SOMEBODY)}, None)
@@ -101,7 +101,7 @@ MISFITS = [  # the newcomer, the member, the sentence
     (
         {"classes": '["cat"]'},
         {},
-        'its classes are ["cat"], this federation\'s those of mnist: make its partition again, with these',
+        'its classes are ["cat"], this federation\'s those of mnist: make its partition again with these',
     ),
     (
         {"model": "odd", "script": "client_tf.py"},
@@ -127,7 +127,7 @@ MISFITS = [  # the newcomer, the member, the sentence
     (
         {"dataset": "photos", "classes": '["cup", "fork"]'},
         {"dataset": "photos", "classes": '["cup", "spoon"]'},
-        'its classes are ["cup", "fork"], this federation\'s ["cup", "spoon"]: name them at the server (--classes)',
+        'its classes are ["cup", "fork"], this federation\'s ["cup", "spoon"]: name them on the server (--classes)',
     ),
 ]
 

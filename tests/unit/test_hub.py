@@ -29,6 +29,6 @@ def test_a_whole_set_comes_by_its_numbers(tmp_path, number, suffix):
     ],
 )
 def test_what_is_not_one_whole_set_is_named(tmp_path, files):
-    with pytest.raises(DataError, match="which is not one whole data set. Copy what is missing there") as caught:
+    with pytest.raises(DataError, match="which is not one complete data set. Copy the missing files") as caught:
         names(tmp_path, *files)
     assert str(caught.value).startswith(f"{tmp_path} has ") and all(name in str(caught.value) for name in files)

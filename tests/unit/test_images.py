@@ -101,7 +101,7 @@ def test_the_middle_of_a_photo_is_scaled():
     ("file", "words"),
     [
         (encoded(Image.new("L", (5, 4))), "5 x 4 pixels, not 4 x 4"),
-        (b"no image", "it is no image, or of a kind that Pillow does not know"),
+        (b"no image", "it is not an image, or of a format that Pillow does not know"),
         (encoded(COLOUR)[:60], "truncated|broken|no image"),
     ],
 )

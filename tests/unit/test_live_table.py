@@ -53,9 +53,9 @@ def lines(monkeypatch):
 
 def test_before_the_first_round(tmp_path, lines):
     report = Report(tmp_path)
-    assert lines(report)[1] == "round 1 of 3: 0 of 2 clients are here"
+    assert lines(report)[1] == "round 1 of 3: 0 of 2 clients are connected"
     drawn = lines(report, activity(3), activity(4, "lost", 12.2))
-    assert drawn[1] == "round 1 of 3: 1 of 2 clients are here"
+    assert drawn[1] == "round 1 of 3: 1 of 2 clients are connected"
     assert re.split(" {2,}", drawn[2].strip()) == ["cid", "device", "now", "accuracy", "last fit"]
     assert [row.split() for row in drawn[4:]] == [["3", "pi3", "idle"], ["4", "pi4", "lost", "12", "s", "ago"]]
 
@@ -76,11 +76,11 @@ def test_a_round(report, lines):
 def test_the_end_and_a_resumed_run(report, lines, tmp_path):
     report.end_round(1, 0, 0.75, 0.9)
     resumed = Report(tmp_path, Checkpoint(MODEL, round=2))
-    assert lines(resumed)[1] == "round 3 of 3: 0 of 2 clients are here"
+    assert lines(resumed)[1] == "round 3 of 3: 0 of 2 clients are connected"
     resumed.start_round(3)
     resumed.end_round(1, 0, None, None)
     drawn = lines(resumed, activity(0, "reconnect"))
-    assert drawn[1] == "3 of 3 rounds are over" and drawn[4].endswith("reconnect 0 s")  # whatever clients are asked
+    assert drawn[1] == "3 of 3 rounds are done" and drawn[4].endswith("reconnect 0 s")  # whatever clients are asked
 
 
 def test_a_narrow_terminal_cuts_the_names(report, lines):
@@ -113,6 +113,6 @@ def test_who_is_still_at_work_is_told_once_a_minute(tmp_path, monkeypatch, capsy
     told = capsys.readouterr().out.splitlines()
     alone, *_, last = [re.sub(r" \d s\)", ")", line) for line in told]
     assert alone == "round 4 still waits for client 0 on pi0 (evaluating)"
-    assert last == f"{alone}, {', '.join(f'client {cid} on pi{cid} (training)' for cid in (1, 3, 4, 5))}, 3 more"
+    assert last == f"{alone}, {', '.join(f'client {cid} on pi{cid} (training)' for cid in (1, 3, 4, 5))}, and 3 more"
     time.sleep(0.4)
     assert capsys.readouterr().out == ""

@@ -33,7 +33,7 @@ def test_an_answer_is_flowers_and_arrives_as_it_was_sent(task):
 def test_what_is_no_answer():
     answer = messages.write_answer("evaluate", TASKS["evaluate"][1]).SerializeToString()
     for wrong in (answer, b""):
-        with pytest.raises(ValueError, match="^its reply is not one to fit$"):
+        with pytest.raises(ValueError, match="^its reply is not a reply to fit$"):
             messages.read_answer("fit", wrong)
     with pytest.raises(DecodeError):
         messages.read_answer("fit", b"\xff no message")

@@ -166,7 +166,7 @@ def packed(array: np.ndarray) -> bytes:
     ids=["nothing", "garbage", "cut off", "garbage, compressed", "a bomb"],
 )
 def test_bytes_that_are_no_difference(tensor):
-    with pytest.raises(ValueError, match=r"^its bytes are no arrays \("):
+    with pytest.raises(ValueError, match=r"^its bytes are not arrays \("):
         decode(Parameters([tensor, packed(MODEL[1])], DIFFERENCE), MODEL)
     with pytest.raises(ValueError, match="^it has 1 arrays, the global model 2$"):
         decode_result(Parameters([tensor], DIFFERENCE), MODEL)
@@ -187,6 +187,6 @@ def test_other_servers_call_whole_models_as_they_like(form):
 @pytest.mark.parametrize("task", ["fit", "evaluate"])
 def test_who_lacks_the_model(task):
     for code, expected in ((LACKS_MODEL, True), (Code.FIT_NOT_IMPLEMENTED, False)):
-        sent = write_answer(task, failure(task, "it lacks that model", code)).SerializeToString()
+        sent = write_answer(task, failure(task, "it does not have that model", code)).SerializeToString()
         assert lacks_the_model(read_answer(task, sent)) == expected
     assert not lacks_the_model("a goodbye") and size("a goodbye") == 0

@@ -194,7 +194,7 @@ def in_bytes(task: str) -> bytes:
 STRANGE = {
     "another task's answer": (
         lambda message: Message(pack(in_bytes("evaluate")), reply_to=message),
-        "ValueError: its reply is not one to fit",
+        "ValueError: its reply is not a reply to fit",
     ),
     "noise": (lambda message: Message(pack(b"\xff\xff\xff\xff"), reply_to=message), "DecodeError"),
 }
@@ -274,7 +274,7 @@ class HelplessNode(Node):
     """A node whose app works, but has no client to answer."""
 
     def _answer(self, task, instruction):
-        return failure(task, "it has no 'partition-id' in its --node-config")
+        return failure(task, "its --node-config has no 'partition-id'")
 
 
 @pytest.mark.parametrize("kind", ["no client", "no app", "a wrong clock"])
@@ -289,7 +289,7 @@ def test_a_node_that_cannot_be_a_client_is_none_and_that_is_told_once(connect, c
     assert list(clients.all()) == ["79"]
     told = [line for line in capsys.readouterr().out.splitlines() if "joined" not in line]
     expected = {
-        "no client": "cannot take part: it has no 'partition-id' in its --node-config",
+        "no client": "cannot take part: its --node-config has no 'partition-id'",
         "no app": "cannot take part: the app cannot be loaded",
         "a wrong clock": f"cannot take part: {LateNode.error} Is the clock of its device right? (timedatectl)",
     }

@@ -64,9 +64,9 @@ UNUSABLE = {
     "one-hot labels": ({"images": GREY, "labels": np.eye(10, dtype=int)[LABELS]}, "int64 of shape [20, 10]"),
     "labels as objects": ({"images": GREY, "labels": LABELS.astype(object)}, "allow_pickle"),
     "float images": ({"images": GREY / 255, "labels": LABELS}, "its images are float64"),
-    "colour images": ({"images": COLOUR, "labels": LABELS}, "[20, 32, 32, 3], and mnist needs uint8 of [n, 28, 28, 1]"),
-    "one image": ({"images": GREY[:1], "labels": LABELS[:1]}, "it has 1 images, and needs 2"),
-    "other names": ({"x": GREY, "y": LABELS}, "it needs the arrays images and labels, and has x, y"),
+    "colour images": ({"images": COLOUR, "labels": LABELS}, "[20, 32, 32, 3], but mnist needs uint8 of [n, 28, 28, 1]"),
+    "one image": ({"images": GREY[:1], "labels": LABELS[:1]}, "it has 1 images, but needs 2"),
+    "other names": ({"x": GREY, "y": LABELS}, "it needs the arrays images and labels, but has x, y"),
 }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def refusal(path) -> str:
     with pytest.raises(DataError) as caught:
         read(path, "mnist")
     sentence = str(caught.value)
-    assert sentence.startswith(f"Cannot use {path}: ") and "Remove it to have it made again" in sentence
+    assert sentence.startswith(f"Cannot use {path}: ") and "Remove it to recreate it" in sentence
     assert "\n" not in sentence and caught.value.exit_code == 2 and path.read_bytes() == before
     return sentence
 

@@ -103,17 +103,17 @@ def test_too_few_and_too_many_classes(path, tmp_path, number):
     for i in range(number):
         take(photos / f"class {i}/1.png", RED)
     sentence = refusal(path, photos)
-    assert f"{photos} has {number} folders for classes (" in sentence and "needs 2 to 10 classes" in sentence
+    assert f"{photos} has {number} class folders (" in sentence and "needs 2 to 10 classes" in sentence
 
 
 def test_a_class_without_a_picture(path, photos):
     (photos / "cow").mkdir()
     (photos / "cow/1.jpg").write_text("moo")
-    assert refusal(path, photos).startswith(f"{photos / 'cow'} has no picture that can be read: put one there")
+    assert refusal(path, photos).startswith(f"{photos / 'cow'} has no readable picture: put one there")
 
 
 def test_no_folder(path, tmp_path):
-    assert refusal(path, tmp_path / "photos").startswith(f"{tmp_path / 'photos'} is no folder: give one")
+    assert refusal(path, tmp_path / "photos").startswith(f"{tmp_path / 'photos'} is not a folder: give one")
 
 
 @pytest.mark.parametrize("kind", ["a partition", "a link"])
@@ -123,4 +123,4 @@ def test_what_is_there_is_kept(path, photos, tmp_path, kind):
         np.savez(path, images=np.zeros((2, 32, 32, 3), np.uint8), labels=np.arange(2))
     else:
         path.symlink_to(tmp_path / "stick/mine.npz")
-    assert refusal(path, photos) == f"{path} is there already: remove it first, or take another --cid"
+    assert refusal(path, photos) == f"{path} exists already: remove it first, or use another --cid"

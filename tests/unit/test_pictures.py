@@ -71,7 +71,7 @@ def test_the_servers_classes(folder, capsys):
     assert photos.choose_classes([]) == ["spoon", "nothing", "cup"]  # to a server that names none
     assert capsys.readouterr().out == "the classes are spoon, nothing, cup\n"
     photos.choose_classes(["cup", "lamp"])  # of another server
-    assert capsys.readouterr().out == f"the classes are cup, lamp; left out in {folder}: dog, nothing, spoon\n"
+    assert capsys.readouterr().out == f"the classes are cup, lamp; not used in {folder}: dog, nothing, spoon\n"
     assert np.bincount(photos.read_all().labels).tolist() == [40]
 
 
@@ -90,7 +90,7 @@ def test_too_few_and_too_many_folders(tmp_path, number):
         (tmp_path / f"class {i:03}").mkdir()
     (tmp_path / ".hidden").mkdir()
     with pytest.raises(
-        DataError, match=f"{tmp_path} has {number} of 2 to 100 folders for classes .*--classes"
+        DataError, match=f"{tmp_path} has {number} class folders .*, not 2 to 100: .*--classes"
     ) as error:
         chosen(tmp_path)
     assert error.value.exit_code == 2
@@ -120,7 +120,7 @@ def test_a_folder_that_is_gone_is_a_sentence(folder):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(DataError, match="nowhere is no folder: give one"):
+    with pytest.raises(DataError, match="nowhere is not a folder: give one"):
         PhotoFolder(tmp_path / "nowhere")
 
 
@@ -129,8 +129,8 @@ def test_what_cannot_be_read_is_named_once_and_left_out(folder, capsys, monkeypa
     photos = chosen(folder)
     found = {photo.path.name: photo for photo in photos.read_all().images}
     assert found["notes.txt"].pixels(8) is None
-    assert capsys.readouterr().out == f"{folder}/cup/notes.txt is left out: it is no image, or of a kind that Pillow " \
-        "does not know\n"  # fmt: skip
+    assert capsys.readouterr().out == f"{folder}/cup/notes.txt is skipped: it is not an image, or of a format that " \
+        "Pillow does not know\n"  # fmt: skip
 
     def denied(path):
         raise PermissionError(13, "Permission denied")
@@ -139,7 +139,7 @@ def test_what_cannot_be_read_is_named_once_and_left_out(folder, capsys, monkeypa
     monkeypatch.setattr(Path, "read_bytes", denied)
     for _ in range(3):
         assert "secret.png" not in names(photos.read_all())
-    assert capsys.readouterr().out == f"{folder}/cup/secret.png is left out: Permission denied\n"
+    assert capsys.readouterr().out == f"{folder}/cup/secret.png is skipped: Permission denied\n"
     monkeypatch.undo()
     os.utime(folder / "cup/secret.png", (1, 1))
     assert "secret.png" in names(photos.read_all())
@@ -163,10 +163,12 @@ def test_the_classifier_is_kept_beside_the_photos(folder, capsys):
     capsys.readouterr()
     for _ in range(2):
         photos.keep(weights, server_round=1)
-    assert capsys.readouterr().out == ("classes without a photo on any client, which are never recognised: nothing\n")
+    assert capsys.readouterr().out == (
+        "no client has a photo of these classes, so they are never recognised: nothing\n"
+    )
     with np.load(folder / CLASSIFIER) as kept:
         assert (kept["weights"] == weights).all() and kept["classes"].tolist() == ["cup", "spoon", "nothing"]
     assert [path.name for path in folder.iterdir() if path.is_file()] == [CLASSIFIER]
     photos.folder = folder / "cup/1.png"  # where nothing can be written
     photos.keep(weights)
-    assert "classifier.npz cannot be written: " in capsys.readouterr().out
+    assert f"cannot write {photos.folder / CLASSIFIER}: " in capsys.readouterr().out

@@ -123,8 +123,8 @@ def test_a_plug_that_tells_no_power_yet_is_told_and_asked_again(answer, capsys):
         server.body = BAD_ANSWERS.get(answer)
         url = f"http://{free_address() if answer == 'nobody' else server.address}"
         plug = power.plug(url)
-        reason = "Connection refused" if answer == "nobody" else "no reading of a Shelly or Tasmota"
-        line = f"the plug at {url} tells no power ({reason}): it is asked again in each fit\n"
+        reason = "Connection refused" if answer == "nobody" else "its reply is not that of a Shelly or Tasmota"
+        line = f"cannot read the plug at {url} ({reason}): trying again in each fit\n"
         assert capsys.readouterr().out == line
         server.body = None
         assert answer == "nobody" or plug.watts() == 7.5

@@ -157,7 +157,9 @@ def test_a_table_that_cannot_be_written_for_a_while(tmp_path, capsys, name):
     in_the_way(tmp_path / name)
     for server_round in (2, 3):
         add_round(report, server_round, member(0))
-    line = f"cannot write {tmp_path / name} (Is a directory): it lacks the last rounds, until a later write succeeds\n"
+    line = (
+        f"cannot write {tmp_path / name} (Is a directory): its last rounds are missing until a later write succeeds\n"
+    )
     assert capsys.readouterr().out.count(line) == 2
     assert [path.name for path in tmp_path.iterdir() if path.name not in TABLES] == []  # nothing half done
     with pytest.raises(OSError):
@@ -212,5 +214,5 @@ def test_the_picture_is_drawn_or_it_is_said_why_not(tmp_path, monkeypatch, capfd
     report.draw()
     assert "cannot draw history.png: " in capfd.readouterr().err
     report.draw(timeout=0.01)
-    later = f"python -m federation.results.chart {tmp_path} draws it"
+    later = f"to draw it, run python -m federation.results.chart {tmp_path}"
     assert capfd.readouterr().err == f"history.png is not drawn yet: {later}\n"

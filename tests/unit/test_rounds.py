@@ -115,7 +115,7 @@ def test_bad_results_do_not_count(make_server, tmp_path, capsys):
     told = capsys.readouterr().out
     for line in (
         "round 1: fit by client 1 on pi1 does not count: RuntimeError: the disk is on fire\n",
-        "round 1: fit by client 2 on pi2 does not count: array 0 has NaN or infinity in it\n",
+        "round 1: fit by client 2 on pi2 does not count: array 0 contains NaN or infinity\n",
         "round 1: fit by plain Flower client plain cl does not count: its connection ended (ZeroDivisionError)\n",
         "round 1: evaluate by client 2 on pi2 does not count: its loss is nan\n",
         "round 1: 1 results and 4 failures, loss 2.3333",
@@ -171,14 +171,14 @@ def test_the_next_client_is_asked_if_the_first_gives_no_initial_model(make_serve
     asked = [[task for task, *_ in client.calls].count("get_parameters") for client in (first, second, third, last)]
     assert asked == [1, 1, 1, 0]
     told = capsys.readouterr().out
-    assert "initial model by client 0 on pi0 does not count: array 0 has NaN or infinity in it" in told
+    assert "initial model by client 0 on pi0 does not count: array 0 contains NaN or infinity" in told
     assert "initial model by client 1 on pi1 does not count: RuntimeError: the disk is on fire" in told
 
 
 def test_nobody_gives_an_initial_model(make_server):
     client = learner(0, get_parameters=lambda ins: GetParametersRes(NO, encoded([])))
     server = make_server(client)
-    with pytest.raises(Failure, match="no client gave an initial model"):
+    with pytest.raises(Failure, match="no client sent an initial model"):
         run(server)
     assert len(client.calls) == 1  # not again and again
     assert not server.clients.is_fixed
@@ -186,7 +186,7 @@ def test_nobody_gives_an_initial_model(make_server):
 
 def test_too_few_clients(make_server, capsys, tmp_path):
     server = make_server(learner(0), min_num_clients=3, wait_timeout=0.05)
-    with pytest.raises(Failure, match=r"^only 1 of 3 clients were there after 0\.05 s \(--wait_timeout\)$"):
+    with pytest.raises(Failure, match=r"^only 1 of 3 clients were connected after 0\.05 s \(--wait_timeout\)$"):
         run(server)
     assert "round 1 waits for 3 clients: 2 missing\n" in capsys.readouterr().out
     assert rows(tmp_path) == []

@@ -47,7 +47,7 @@ def test_what_strangers_announce():
         (FIRST, ("cifar10", False, None), "its clients have mnist, this one has cifar10"),
         (FIRST, ("mnist", True, None), "it does not encrypt"),
         (FIRST._replace(encrypted=True), ("mnist", False, None), "it requires TLS"),
-        (FIRST.signed(TOKEN), ("mnist", False, None), "it wants a token"),
+        (FIRST.signed(TOKEN), ("mnist", False, None), "it requires a token"),
         (FIRST, ("mnist", False, TOKEN), "it does not have this client's token"),
         (FIRST.signed(b"another"), ("mnist", False, TOKEN), "it does not have this client's token"),
         *(

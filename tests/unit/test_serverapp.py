@@ -53,7 +53,7 @@ def test_the_rounds_come_off(nodes, tmp_path, capsys):
 
 
 def test_rounds_that_do_not_come_off_are_an_error_for_the_engine(nodes, undrawn, tmp_path, capsys):
-    with pytest.raises(Failure, match=r"^only 2 of 3 clients were there after 0\.5 s \(--wait_timeout\)"):
+    with pytest.raises(Failure, match=r"^only 2 of 3 clients were connected after 0\.5 s \(--wait_timeout\)"):
         run_rounds(strategy(), run_settings(tmp_path, num_rounds=2, min_num_clients=3, wait_timeout=0.5), nodes)
     assert capsys.readouterr().out.endswith(f"0 of 2 rounds done, results in {tmp_path}\n")
     assert nodes.is_over.is_set()
@@ -79,5 +79,5 @@ def test_the_flags_of_a_run_are_one_string():
 
 @pytest.mark.parametrize("flags", ["--rounds many", "--no_such_flag", "--help", "--results_dir 'x"])
 def test_flags_that_will_not_do_are_an_error_and_no_end_of_the_process(flags):
-    with pytest.raises(ValueError, match="this will not do.*flags=|No closing quotation"):
+    with pytest.raises(ValueError, match="cannot use flags=|No closing quotation"):
         parse_flags(parser(), flags)

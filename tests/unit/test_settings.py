@@ -152,7 +152,7 @@ def test_results_are_resumed_and_never_overwritten(monkeypatch, tmp_path, capsys
     assert server_settings(monkeypatch, "--resume", tmp_path).run.resumed == Checkpoint()  # the first is still to come
     (tmp_path / "rounds.csv").touch()
     message = mistake(capsys, server_settings, monkeypatch, "--results_dir", tmp_path)
-    assert "holds the results of another run (--resume goes on)" in message
+    assert "contains the results of another run (--resume continues it)" in message
     checkpoint.save(tmp_path, Checkpoint(MODEL, 2, 1, 3, 0, SOMEBODY))
     settings = server_settings(monkeypatch, "--resume", tmp_path)
     assert settings.run.results_dir == tmp_path
@@ -160,7 +160,7 @@ def test_results_are_resumed_and_never_overwritten(monkeypatch, tmp_path, capsys
     assert [array.tolist() for array in settings.run.resumed.model] == [array.tolist() for array in MODEL]
     (tmp_path / checkpoint.NAME).write_bytes(b"PK")
     message = mistake(capsys, server_settings, monkeypatch, "--resume", tmp_path)
-    assert message.startswith(f"server.py: argument --resume: cannot use {tmp_path}: its model.npz is no checkpoint")
+    assert message.startswith(f"server.py: argument --resume: cannot use {tmp_path}: its model.npz is not a checkpoint")
 
 
 def test_the_seed_of_a_run_is_that_of_its_beginning(monkeypatch, capsys, tmp_path):
@@ -201,7 +201,7 @@ def test_mistakes_of_a_client(monkeypatch, capsys, line, sentence):
     [
         ("--sample_fraction nan", "--sample_fraction: must be a number above 0, at most 1, not 'nan'"),
         ("--server_address 192.0.2.1:8080", "--server_address: cannot listen on 192.0.2.1:8080"),
-        ("--mnist", "--mnist: only matters to --evaluate_with"),
+        ("--mnist", "--mnist: needs --evaluate_with;"),
         ("--wait_timeout inf", "--wait_timeout: must be a number of seconds above 0, not 'inf'"),
         ("--fit_seconds Auto", "--fit_seconds: must be a number of seconds above 0, not 'Auto'"),
         ("--seed 4294967296", "--seed: must be a whole number, from 0 to 4294967295, not '4294967296'"),

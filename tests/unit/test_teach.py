@@ -192,7 +192,7 @@ def test_what_cannot_be_done_is_a_sentence(client, album, monkeypatch):
     full = shutil.disk_usage(album.folder)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
     answer = client.post("/photos", params={"class": "cup"})
-    assert (answer.status_code, answer.text) == (507, "there is no room left on the card")
+    assert (answer.status_code, answer.text) == (507, "there is no space left on the card")
     assert album.counts() == {"cup": 0}
 
 

@@ -143,10 +143,10 @@ def test_the_model_that_all_begin_with_need_not_be_sent(client, trainee):
 
 
 def test_what_a_script_cannot_do_is_told_without_a_traceback(client, trainee, capsys):
-    trainee.error = Failure("there is no image to learn from here yet")
-    assert client.answer("fit", fit_instruction()).status.message == "there is no image to learn from here yet"
+    trainee.error = Failure("there are no images to learn from here yet")
+    assert client.answer("fit", fit_instruction()).status.message == "there are no images to learn from here yet"
     shown = capsys.readouterr()
-    assert shown.out == "there is no image to learn from here yet\n" and not shown.err
+    assert shown.out == "there are no images to learn from here yet\n" and not shown.err
 
 
 def test_the_same_instruction_again_is_not_trained_again(client, trainee, capsys):
