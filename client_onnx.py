@@ -2,8 +2,8 @@
 
 Start one on each device, as client_pytorch.py; the second one here learns from its own photos, in one folder per class:
 
-    python client_onnx.py --cid=0 --server_address=192.168.1.10:8080
-    python client_onnx.py --cid=1 --server_address=192.168.1.10:8080 --photos photos
+    python client_onnx.py --cid=0
+    python client_onnx.py --cid=1 --photos photos
 
 The network, called the backbone, was trained on a million photos and does not change. It turns an image into 1,280
 numbers, its features. A ridge regression predicts the class from them. It needs no training steps: its weights solve

@@ -1,8 +1,8 @@
 """Federated learning client in PyTorch, for a Raspberry Pi, a Jetson or a laptop: trains on its own images.
 
-Start one on each device, each with its own number and with the address that the server printed:
+Start one on each device, each with its own number. It finds the server on the network, or takes its address:
 
-    python client_pytorch.py --cid=0 --server_address=192.168.1.10:8080
+    python client_pytorch.py --cid=0
     python client_pytorch.py --cid=1 --server_address=192.168.1.10:8080
 
 By default, it trains a MobileNet of 1.5 million parameters on CIFAR-10. On a small board, add --mnist for a small CNN.
