@@ -86,8 +86,9 @@ def print_runs(data: str, runs: dict[str, Points]) -> None:
     reached = {
         mode: next((at for at, accuracy in points if accuracy >= TARGET), math.inf) for mode, points in runs.items()
     }
+    whole = reached.get("whole", math.inf)
     for mode, points in runs.items():
-        ratio = reached[mode] / reached.get("whole", math.nan)
+        ratio = reached[mode] / whole if math.isfinite(whole) else math.nan
         cells = (f"{figure:.2f}" if math.isfinite(figure) else "-" for figure in (reached[mode], ratio))
         accuracy = next((accuracy for at, accuracy in reversed(points) if at <= end), math.nan)
         print_row(data, mode.replace("=", " "), *cells, f"{100 * accuracy:.1f} % at {end:.0f} s")
@@ -97,9 +98,10 @@ def draw(all_runs: dict[str, dict[str, Points]], picture: Path) -> None:
     """Draw axes for each sort of data, with a curve for each mode."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     for axis, (data, runs) in zip(figure.subplots(1, len(all_runs), sharey=True, squeeze=False)[0], all_runs.items()):
+        end = max(points[-1][0] for points in runs.values())
         for mode, points in runs.items():
             label = "whole epochs" if mode == "whole" else f"--{mode.replace('=', ' ')}"
-            seconds, accuracies = zip(*points)
+            seconds, accuracies = zip(*points, (end, points[-1][1]))  # the last model stays until the end
             axis.step(seconds, [100 * accuracy for accuracy in accuracies], where="post", label=label)
         axis.set(title=f"{data} data", xlabel="seconds", ylim=(100 * TARGET - 15, None))
         axis.grid(alpha=0.3)
