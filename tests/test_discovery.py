@@ -121,3 +121,15 @@ def test_a_forged_announcement_gets_nothing_from_a_client_with_a_token(machines,
     stranger = pi.client(1)  # who has no token is careless: this is what the forger waits for
     forged.wait_for("somebody came", SOON)
     stranger.popen.kill()
+
+
+def test_two_servers_that_both_fit(machines, tmp_path):
+    laptops, pi = [machines(1), machines(2)], machines(3)
+    for laptop, name in zip(laptops, ("first", "second")):
+        laptop.start("server.py", "--results_dir", tmp_path / name).wait_for("announced on the network")
+    time.sleep(3)  # until both have been announced
+    client = pi.client(0)
+    assert client.exit_code() == 2
+    sentence = client.output.splitlines()[-1]
+    assert sentence.startswith("found 2 servers, ") and sentence.endswith(": choose one with --server_address")
+    assert "'first' at 10.78.0.1:8080" in sentence and "'second' at 10.78.0.2:8080" in sentence

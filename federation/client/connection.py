@@ -16,6 +16,7 @@ from federation.client.power import Meter
 from federation.client.search import Search
 from federation.client.stream import ConnectionLost, answer_server
 from federation.client.wrapper import ClientWrapper
+from federation.flags import Failure
 from federation.wire.handshake import Refused
 from federation.wire.keepalive import watch_connections
 from federation.wire.probe import probe
@@ -44,6 +45,9 @@ def stay_connected(client: NumPyClient, settings: ClientSettings) -> None:
         _connect_until_the_end(wrapper, settings)
     except Refused as refused:
         sys.exit(f"{refused}")
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        sys.exit(failure.exit_code)
     print("the server has ended the run")
 
 
