@@ -50,15 +50,16 @@ class Search:
         if len(found) > 1:
             servers = " and ".join(f"{server.run!r} at {address}" for address, server in found.items())
             raise Failure(f"found {len(found)} servers, {servers}: choose one with --server_address", exit_code=2)
-        for address, server in found.items():
-            if server != self.last:
-                print(f"found server {server.run!r}")
-                warn_if_readable(address, server.encrypted, "--root_certificate")
-            self.last, self.advise_at = server, time.monotonic() + ADVISE_AFTER
-            return address
-        if time.monotonic() > self.advise_at:
-            self.tell(ADVICE)
-        return None
+        if not found:
+            if time.monotonic() > self.advise_at:
+                self.tell(ADVICE)
+            return None
+        ((address, server),) = found.items()
+        if server != self.last:
+            print(f"found server {server.run!r}")
+            warn_if_readable(address, server.encrypted, "--root_certificate")
+        self.last, self.advise_at = server, time.monotonic() + ADVISE_AFTER
+        return address
 
     def _hear(self) -> list[Announcement]:
         try:

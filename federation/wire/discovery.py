@@ -99,12 +99,10 @@ def _announce(describe: Callable[[], Announcement], is_over: threading.Event) ->
     name = f"{secrets.token_hex(8)}.{SERVICE}"
     while not is_over.is_set():
         said = describe()
-        with contextlib.suppress(OSError, Error):  # the next attempt may work
-            ips = [str(socket.getaddrinfo(address.host, None)[0][4][0]) for address in said.addresses]
-            if not ips:
-                raise OSError("there is no network yet")
-            info = ServiceInfo(SERVICE, name, said.addresses[0].port, properties=said.write(), parsed_addresses=ips)
-            with _network() as network:
+        if said.addresses:  # without one, there is no network yet
+            with contextlib.suppress(OSError, Error), _network() as network:  # the next attempt may work
+                ips = [str(socket.getaddrinfo(address.host, None)[0][4][0]) for address in said.addresses]
+                info = ServiceInfo(SERVICE, name, said.addresses[0].port, properties=said.write(), parsed_addresses=ips)
                 network.register_service(info, strict=False)  # not strict: the RFC's names have up to 15 characters
                 while describe() == said and not is_over.wait(CHECK_EVERY):
                     pass
